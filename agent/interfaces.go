@@ -1,0 +1,169 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// ErrNotFound is what Engine.Inspect returns, wrapped or not, for a container
+// that the engine says does not exist. It is the only proof of absence that
+// the loop accepts: a list that lacks a container is merely a reason to ask.
+var ErrNotFound = errors.New("no such container")
+
+// Event is a hint from the engine that something changed. The loop never
+// builds state from events alone: the engine keeps 256 of them, drops them
+// silently for a slow reader, and forgets them all when it restarts.
+type Event struct {
+	Time   time.Time // the engine's clock, nanoseconds
+	Type   string    // "container" or "network"
+	Action string    // "start", "die", "health_status: healthy", "connect", …
+	ID     string    // of the container, or of the network
+	// Container is the container's ID where the event is a network's "connect"
+	// or "disconnect".
+	Container string
+	Signal    int // of a "kill", otherwise 0
+	ExitCode  int // of a "die", otherwise 0
+}
+
+// Row is what a list says of one container. It lacks much of what an inspect
+// says (when it started, its process, its health in a word), so that the loop
+// only compares it with what it knows, and inspects where they contradict.
+type Row struct {
+	ID        string
+	Name      string
+	State     State
+	Health    HealthStatus // HealthUnknown where the row does not say
+	Endpoints []Endpoint   // sorted by Network; addresses as far as known
+	Ports     []Port       // sorted, published ones only
+	// UpMin and UpMax bound how long the container has been running; both are
+	// zero when the row does not say.
+	UpMin, UpMax time.Duration
+}
+
+// HealthUnknown is a Row's health when the engine's row does not tell.
+const HealthUnknown HealthStatus = "unknown"
+
+// Listing is one complete answer: every container in every state.
+type Listing struct {
+	Rows []Row
+}
+
+// EngineInfo identifies an engine.
+type EngineInfo struct {
+	ID      string
+	Version string // release, such as "20.10.24"
+	API     string // the API version in use, such as "1.41"
+	Root    string // its data root
+}
+
+// Engine is a container engine, as the loop sees it. Implementations are safe
+// for concurrent use, and every method returns soon after its context ends.
+type Engine interface {
+	// Events opens a new stream of events, those since the given moment first,
+	// as far as the engine still has them. The loop calls it at the start and
+	// whenever the last stream ended; a call also makes the engine's other
+	// methods use new connections, so that a replaced socket is followed. It
+	// sends to the first channel until the stream ends, then one error to the
+	// second. It never closes either.
+	Events(ctx context.Context, since time.Time) (<-chan Event, <-chan error)
+	// Identify says which engine answers. Once for each stream.
+	Identify(ctx context.Context) (EngineInfo, error)
+	// List returns all containers. At the start, after each reconnect, and
+	// every resync interval. An engine that is still starting must be an error.
+	List(ctx context.Context) (Listing, error)
+	// Networks returns all networks, as often as List and when networks come
+	// and go.
+	Networks(ctx context.Context) ([]Network, error)
+	// Inspect returns one container, or an error that wraps ErrNotFound. At
+	// most Config.Workers at once.
+	Inspect(ctx context.Context, id string) (*Container, error)
+}
+
+// Feed gives one consumer the latest snapshot.
+type Feed interface {
+	// Snapshot returns the newest snapshot. It is never nil; before the first
+	// publication it is an empty, incomplete one. Safe for concurrent use.
+	Snapshot() *Snapshot
+	// Changed is sent to after each publication. Its capacity is one, and
+	// publications coalesce: receive, then call Snapshot.
+	Changed() <-chan struct{}
+}
+
+// Collector turns snapshots into something useful.
+type Collector interface {
+	// Name is the component's name in logs, health conditions and paths.
+	Name() string
+	// Run works until ctx ends; it is called once, by the supervisor, and
+	// returns after it has cleaned up its goroutines. That ctx ends never means
+	// that the host goes away: Run removes nothing from the outside world.
+	Run(ctx context.Context, f Feed) error
+}
+
+// Desired is one consumer's view of the records that this host wants.
+type Desired interface {
+	// Records returns the newest set and its sequence number, which grows with
+	// each change; 0 means that no set has been computed yet. Safe for
+	// concurrent use.
+	Records() (RecordSet, uint64)
+	// Changed is sent to after each change; capacity one, coalescing.
+	Changed() <-chan struct{}
+}
+
+// RecordSink makes the outside world hold the records that this host wants,
+// and no others of this host. It owns diff, coalescing, retry and journal.
+type RecordSink interface {
+	Name() string
+	// Run reconciles until ctx ends; it is called once, and never deregisters
+	// because ctx ends.
+	Run(ctx context.Context, want Desired) error
+	// Applied returns the sequence number of the newest set that the outside
+	// world is known to hold. Safe for concurrent use.
+	Applied() uint64
+}
+
+// MetricSink takes samples. Write is called with each batch, from one
+// goroutine, and must return by the time that ctx ends.
+type MetricSink interface {
+	Name() string
+	Write(ctx context.Context, s []Sample) error
+}
+
+// Reason is one line of an explanation: what was decided about a container, by
+// which rule, and what would change it.
+type Reason struct {
+	Subject string `json:"subject"`       // what the line is about: a port, a name
+	Verdict string `json:"verdict"`       // "registered", "refused", "ignored", …
+	Rule    string `json:"rule"`          // why, in a sentence
+	Fix     string `json:"fix,omitempty"` // what to change to get another verdict
+}
+
+// Explainer is implemented by components that can say why they treat a
+// container as they do. Safe for concurrent use.
+type Explainer interface {
+	Explain(id string) []Reason
+}
+
+// Metered is implemented by components with figures of their own. Metrics calls
+// yield for each, until it returns false. Safe for concurrent use.
+type Metered interface {
+	Metrics(yield func(Sample) bool)
+}
+
+// Env is what every component is made with, besides its own Config.
+type Env struct {
+	Log      *slog.Logger
+	Health   *Health
+	Node     NodeSource
+	StateDir string // for durable state; exists, 0700
+}
+
+// NodeSource says who this host is.
+type NodeSource interface {
+	// Node returns what is known now. Safe for concurrent use.
+	Node() Node
+	// Changed returns a channel that is closed when Node's answer next changes;
+	// get it before calling Node.
+	Changed() <-chan struct{}
+}
