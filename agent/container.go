@@ -79,7 +79,12 @@ func (c *Container) Alive() bool { return c.State == StateRunning || c.State == 
 func (c *Container) ShortID() string { return ShortID(c.ID) }
 
 // Run returns the key of the container's current or last run.
-func (c *Container) Run() RunKey { return RunKey{ID: c.ID, StartedAt: c.StartedAt.UnixNano()} }
+func (c *Container) Run() RunKey {
+	if c.StartedAt.IsZero() {
+		return RunKey{ID: c.ID}
+	}
+	return RunKey{ID: c.ID, StartedAt: c.StartedAt.UnixNano()}
+}
 
 // ShortID returns the first twelve characters of id, or all of a shorter one.
 func ShortID(id string) string {
@@ -127,14 +132,14 @@ type Network struct {
 // keeps its ID, but nothing measured of its earlier run holds any longer.
 type RunKey struct {
 	ID        string
-	StartedAt int64 // nanoseconds since 1970, the engine's clock
+	StartedAt int64 // nanoseconds since 1970, the engine's clock; 0 if it never ran
 }
 
 // DeadRun is one run that ended.
 type DeadRun struct {
 	Container  *Container // as it was last known, with the run's StartedAt
 	FinishedAt time.Time
-	Removed    bool // the container itself is gone, too
+	RemovedAt  time.Time // when the container itself went; zero while it is there
 }
 
 // Key returns the run's key.

@@ -28,12 +28,16 @@ type Snapshot struct {
 	// EngineID is the engine's own ID. Knowledge of one engine's containers
 	// says nothing of another's.
 	EngineID string
-	// EngineVersion is the engine's release, for people.
-	EngineVersion string
+	// EngineVersion is the engine's release, for people, and EngineRoot the
+	// folder in which it keeps its data.
+	EngineVersion, EngineRoot string
 
 	Node       Node
 	Containers []*Container // sorted by ID; in every state, created and exited too
 	Networks   []Network    // sorted by Name, then ID
+	// Unread holds the IDs of containers that exist, but that the engine would
+	// not let us inspect. Sorted.
+	Unread []string
 
 	// Dead holds every run that ended within the retention time, oldest
 	// first: those of containers that exited, and of those that were removed.
@@ -64,6 +68,8 @@ func (s *Snapshot) ByID(id string) *Container {
 	}
 	return s.Containers[i]
 }
+
+func byID(a, b *Container) int { return strings.Compare(a.ID, b.ID) }
 
 // ByName returns the container with this name, or nil. Names are unique within
 // an engine.
