@@ -13,7 +13,7 @@ import (
 // that fails, and one that forgets what was not synced.
 type disk interface {
 	lock(path string) (io.Closer, error)
-	open(path string) (file, error) // for reading and writing; fs.ErrNotExist
+	open(path string) (file, error) // see osDisk.open
 	create(path string) (file, error)
 	rename(from, to string) error
 	link(from, to string) error
@@ -42,7 +42,7 @@ func (f osFile) size() (int64, error) {
 		return 0, err
 	}
 	if !info.Mode().IsRegular() {
-		return 0, fmt.Errorf("read %s: not a regular file", f.Name())
+		return 0, fmt.Errorf("%w: not a regular file", errForeign)
 	}
 	return info.Size(), nil
 }
@@ -64,9 +64,20 @@ func (osDisk) lock(path string) (io.Closer, error) {
 	return f, nil
 }
 
+// open opens a file for reading and writing, or for reading alone on a read-only
+// file system: then every write fails until the file is written anew. The error
+// wraps fs.ErrNotExist, or errForeign for what is not a file.
 func (osDisk) open(path string) (file, error) {
 	// O_NONBLOCK: a FIFO in the journal's place is foreign, not a reason to hang.
-	return wrap(os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0))
+	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK
+	f, err := os.OpenFile(path, os.O_RDWR|flags, 0)
+	if errors.Is(err, unix.EROFS) {
+		f, err = os.OpenFile(path, os.O_RDONLY|flags, 0)
+	}
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENXIO) {
+		err = fmt.Errorf("%w: not a regular file", errForeign)
+	}
+	return wrap(f, err)
 }
 
 func (osDisk) create(path string) (file, error) {
