@@ -174,8 +174,8 @@ func (l *loop) publish() {
 		l.seq++
 		snap := l.state.snapshot(l.seq, now)
 		l.store.Publish(snap)
-		l.report(snap)
 	}
+	l.report()
 	l.mu.Lock()
 	l.stats = l.state.stats
 	l.mu.Unlock()
@@ -278,14 +278,15 @@ func (a *Agent) followNode(ctx context.Context) {
 }
 
 // report turns what the state says of the engine into health conditions.
-func (l *loop) report(snap *Snapshot) {
-	if snap.Complete {
+func (l *loop) report() {
+	if l.state.session.complete {
 		select {
 		case <-l.ready:
 		default:
 			close(l.ready)
-			l.log.Info("engine is complete", "engine", snap.EngineID, "version", snap.EngineVersion,
-				"containers", len(snap.Containers), "networks", len(snap.Networks))
+			info := l.state.session.info
+			l.log.Info("engine is complete", "engine", info.ID, "version", info.Version,
+				"containers", len(l.state.entries), "networks", len(l.state.knownNets))
 		}
 	}
 	err := l.state.session.err

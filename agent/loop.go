@@ -405,4 +405,3 @@ func (s *state) remove(e *entry, at time.Time) {
 	delete(s.entries, e.id)
 	delete(s.timed, e.id)
 }
-
