@@ -162,19 +162,20 @@ func Load(dst any, files ...File) (*Result, error) {
 
 // source is a File with what it takes to show parts of it.
 type source struct {
-	name    string
-	key     string // of an override
-	order   int    // among all files
-	text    string
-	shown   []string // the lines of an excerpt, secrets masked
-	invalid []*Error
+	name  string
+	key   string // of an override
+	order int    // among all files
+	text  string
+	lines []string // as they are
+	shown []string // as excerpts show them: secrets masked
 }
 
 func newSource(f File, order int, secrets []string) *source {
 	s := &source{name: f.Name, key: f.override, order: order}
 	// A byte order mark is what some editors put in front; it says nothing.
 	s.text = strings.TrimPrefix(string(f.Data), "\ufeff")
-	s.shown = mask(strings.Split(strings.ReplaceAll(s.text, "\r\n", "\n"), "\n"), secrets)
+	s.lines = strings.Split(strings.ReplaceAll(s.text, "\r\n", "\n"), "\n")
+	s.shown = mask(s.lines, secrets)
 	return s
 }
 
