@@ -1,0 +1,136 @@
+package discovery
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"strings"
+	"text/template"
+	"time"
+)
+
+// maxTTL is the highest TTL that is accepted: one day. A longer one would keep
+// a name alive in caches for longer than anyone waits for a host to leave.
+const maxTTL = 24 * time.Hour
+
+// maxDomain is the longest domain, in bytes, under which every target still
+// fits into the 253 bytes of a name (RFC 1035 §2.3.4): an expanded IPv6 address
+// (39), the node's label (63) and two dots come in front of it.
+const maxDomain = maxName - 39 - 63 - 2
+
+// Config is the section `discovery` of berth's configuration.
+type Config struct {
+	// Domain is what the names of services and hosts end in. Every host of a
+	// fleet may use the same one.
+	Domain string `yaml:"domain"`
+
+	// TTL is how long resolvers may keep a record, 0s to 24h, in whole seconds.
+	// SERVICE_<port>_TTL overrides it for one service. Where several containers
+	// of a host give one name different TTLs, the lowest holds for all of them.
+	TTL time.Duration `yaml:"ttl"`
+
+	// Priority is the SRV priority of services that do not set
+	// SERVICE_<port>_PRIORITY. Clients use the lowest priority that answers.
+	Priority uint16 `yaml:"priority"`
+
+	// Weight is the SRV weight of services that do not set
+	// SERVICE_<port>_WEIGHT. Clients spread over targets of one priority in
+	// proportion to it.
+	Weight uint16 `yaml:"weight"`
+
+	// AllowNames are the names that containers may claim, as glob patterns
+	// ("web-*"), compared with the name both as "calc" and as "_calc._tcp".
+	// Every valid name is allowed where the list is empty.
+	AllowNames []string `yaml:"allow_names"`
+
+	// NameTemplate names the ports of containers which have the label
+	// berth.discovery=true and claim no name of their own. It is a Go template
+	// over .Orchestrator, .Cluster, .Service, .Task, .Container (the name in
+	// the task or compose file) and .Name (docker's name), with the function
+	// "label", which makes a DNS label of any text:
+	// "{{label .Service}}.{{label .Cluster}}". Empty: no such names.
+	NameTemplate string `yaml:"name_template"`
+}
+
+// DefaultConfig returns the configuration that works on any host.
+func DefaultConfig() Config {
+	return Config{
+		Domain:   "berth.internal",
+		TTL:      5 * time.Second,
+		Priority: 1,
+		Weight:   1,
+	}
+}
+
+// Validate returns everything that is wrong with the configuration, joined, or
+// nil. Each error begins with the key that it is about.
+func (c Config) Validate() error {
+	var errs []error
+	if err := checkDomain(c.Domain); err != nil {
+		errs = append(errs, fmt.Errorf("domain: %w", err))
+	}
+	switch {
+	case c.TTL < 0 || c.TTL > maxTTL:
+		errs = append(errs, fmt.Errorf("ttl: %v is not between 0s and %v", c.TTL, maxTTL))
+	case c.TTL%time.Second != 0:
+		errs = append(errs, fmt.Errorf("ttl: %v is not a whole number of seconds", c.TTL))
+	}
+	for i, pattern := range c.AllowNames {
+		if _, err := path.Match(pattern, ""); err != nil {
+			errs = append(errs, fmt.Errorf("allow_names[%d]: %q is not a glob pattern: %w", i, pattern, err))
+		}
+	}
+	if _, err := parseTemplate(c.NameTemplate); err != nil {
+		errs = append(errs, fmt.Errorf("name_template: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// checkDomain accepts a lower-case domain without the final dot.
+func checkDomain(domain string) error {
+	if domain == "" {
+		return errors.New("is empty: names need a domain to live in, such as berth.internal")
+	}
+	if len(domain) > maxDomain {
+		return fmt.Errorf("%q is longer than %d bytes: no room is left for hosts and services", domain, maxDomain)
+	}
+	for label := range strings.SplitSeq(domain, ".") {
+		if err := checkLabel(label, maxLabel); err != nil {
+			return fmt.Errorf("%q %w", domain, err)
+		}
+	}
+	if lower(domain) != domain {
+		return fmt.Errorf("%q is not in lower case", domain)
+	}
+	return nil
+}
+
+// parseTemplate returns nil for an empty template, and tries any other on a
+// sample, so that a misspelt field is an error of the configuration and not of
+// a container.
+func parseTemplate(text string) (*template.Template, error) {
+	if text == "" {
+		return nil, nil
+	}
+	t, err := template.New("name").Funcs(template.FuncMap{"label": Label}).Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	sample := templateData{Origin: Origin{Orchestrator: "ecs", Cluster: "prod", Service: "calc", Task: "1", Container: "calc"}, Name: "calc"}
+	if err := t.Execute(new(strings.Builder), sample); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// templateData is what a name template sees of a container.
+type templateData struct {
+	Origin
+	Name string // docker's name
+}
+
+// seconds returns a valid TTL in whole seconds.
+func seconds(d time.Duration) uint32 {
+	return uint32(min(max(d/time.Second, 0), math.MaxInt32))
+}
