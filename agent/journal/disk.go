@@ -13,8 +13,8 @@ import (
 // that fails, and one that forgets what was not synced.
 type disk interface {
 	lock(path string) (io.Closer, error)
-	open(path string) (file, error) // see osDisk.open
-	create(path string) (file, error)
+	open(path string) (file, error)   // see osDisk.open
+	create(path string) (file, error) // a new file
 	rename(from, to string) error
 	link(from, to string) error
 	remove(path string) error
@@ -81,7 +81,7 @@ func (osDisk) open(path string) (file, error) {
 }
 
 func (osDisk) create(path string) (file, error) {
-	return wrap(os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600))
+	return wrap(os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600))
 }
 
 func wrap(f *os.File, err error) (file, error) {

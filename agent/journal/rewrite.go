@@ -59,6 +59,8 @@ func (j *Journal) replace(body []byte, n int) error {
 // writeNew creates a synced file, or leaves none, so that a full disk gets the
 // room back.
 func (j *Journal) writeNew(path string, data []byte) (file, error) {
+	// A crash may have left one, on which a sync may have failed: start afresh.
+	_ = j.disk.remove(path)
 	f, err := j.disk.create(path)
 	if err != nil {
 		return nil, err
