@@ -35,7 +35,7 @@ const defaultHealthFile = "/health"
 //	-healthy        create the health file at the start
 //	-health-file f  the health file (see Health)
 //
-// SIGHUP is a reload: it is logged, and changes nothing.
+// It writes "ready" once it handles signals. SIGHUP is a reload: it is logged, and changes nothing.
 func Run(args []string) error {
 	fs := flag.NewFlagSet("sleeper", flag.ContinueOnError)
 	exitAfter := fs.Duration("exit-after", -1, "end by itself after this time")
@@ -57,6 +57,7 @@ func Run(args []string) error {
 			return err
 		}
 	}
+	fmt.Println("ready")
 	failed := make(chan error, 1)
 	if *listen != "" {
 		go func() { failed <- serve.HTTP(context.Background(), *listen, handler()) }()
