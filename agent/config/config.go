@@ -136,7 +136,7 @@ type mark struct {
 // configured.
 func Load(dst any, files ...File) (*Result, error) {
 	root := reflect.ValueOf(dst).Elem()
-	secrets := secretKeys(root.Type())
+	keys := secretKeys(root.Type())
 	d := &decoder{
 		root:   root.Type(),
 		marks:  make(map[string]mark),
@@ -148,7 +148,7 @@ func Load(dst any, files ...File) (*Result, error) {
 			res.Warnings = append(res.Warnings, fmt.Sprintf("%s is not read: %s", f.Name, f.Skipped))
 			continue
 		}
-		d.file(root, newSource(f, i, secrets))
+		d.file(root, newSource(f, i, keys))
 	}
 	if !d.unreadable {
 		d.validate(root, "")
@@ -170,12 +170,12 @@ type source struct {
 	shown []string // as excerpts show them: secrets masked
 }
 
-func newSource(f File, order int, secrets []string) *source {
+func newSource(f File, order int, keys map[string]bool) *source {
 	s := &source{name: f.Name, key: f.override, order: order}
 	// A byte order mark is what some editors put in front; it says nothing.
 	s.text = strings.TrimPrefix(string(f.Data), "\ufeff")
 	s.lines = strings.Split(strings.ReplaceAll(s.text, "\r\n", "\n"), "\n")
-	s.shown = mask(s.lines, secrets)
+	s.shown = mask(s.lines, keys)
 	return s
 }
 

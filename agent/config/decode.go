@@ -76,7 +76,7 @@ func (d *decoder) override(dst reflect.Value) {
 	switch {
 	case err != nil:
 		err.Path = path
-		d.add(err)
+		d.failWith(err)
 	case body == nil:
 		d.fail(path, s.mark(0, 0, 0), "there is no value", want(typ))
 	default:
@@ -153,15 +153,17 @@ func (d *decoder) null(dst reflect.Value, n *ast.NullNode, path string, at mark)
 	case s == shapePointer && !blank:
 		dst.SetZero()
 	case s == shapePointer:
-		d.fail(path, at, "there is no value", "write null for none, "+want(typ)+", or remove the key to keep the default")
+		d.fail(path, at, "there is no value", "write null for none; "+want(typ)+keepDefault)
 	case !blank:
-		d.fail(path, at, "null is not a value here", want(typ)+", or remove the key to keep the default")
+		d.fail(path, at, "null is not a value here", want(typ)+keepDefault)
 	case s == shapeList:
-		d.fail(path, at, "there is no value", "write [] for none, "+want(typ)+", or remove the key to keep the default")
+		d.fail(path, at, "there is no value", "write [] for none; "+want(typ)+keepDefault)
 	default:
-		d.fail(path, at, "there is no value", want(typ)+", or remove the key to keep the default")
+		d.fail(path, at, "there is no value", want(typ)+keepDefault)
 	}
 }
+
+const keepDefault = "; or remove the key to keep the default"
 
 // pointee sets dst to point to a changed copy of what it pointed to.
 func (d *decoder) pointee(dst reflect.Value, change func(reflect.Value)) {
@@ -234,7 +236,7 @@ func (d *decoder) list(dst reflect.Value, n ast.Node, path string) {
 		d.marks[p] = at
 		items.Index(i).Set(newValue(dst.Type().Elem()))
 		if null, ok := item.(*ast.NullNode); ok && null.GetToken().Type == token.ImplicitNullType {
-			d.fail(p, at, "the item is blank", want(dst.Type().Elem())+", or remove the item")
+			d.fail(p, at, "the item is blank", want(dst.Type().Elem())+"; or remove the item")
 			continue
 		}
 		d.value(items.Index(i), item, p, at)
@@ -316,8 +318,10 @@ func (d *decoder) mismatch(n ast.Node, typ reflect.Type, path string) {
 			hint += `; text with a colon goes into "double quotes" here`
 		}
 	default:
-		if sc, ok := scalarOf(n); ok {
-			got = sc.kind
+		sc, _ := scalarOf(n)
+		got = sc.kind
+		if key, _, ok := strings.Cut(sc.text, ":"); ok && !sc.quoted && isWord(key) {
+			hint = fmt.Sprintf(`write "%s: …", with a space after the colon`, key)
 		}
 	}
 	d.fail(path, d.src.place(first(n)), "this is "+got, hint)
@@ -326,12 +330,26 @@ func (d *decoder) mismatch(n ast.Node, typ reflect.Type, path string) {
 // want says what a type takes.
 func want(typ reflect.Type) string {
 	name, example := describe(typ)
+	if strings.Contains(name, example) { // true or false, one of a, b
+		return "write " + name
+	}
 	return fmt.Sprintf("write %s, such as %s", name, example)
 }
 
 // fail reports an error of the value at path.
 func (d *decoder) fail(path string, at mark, msg, hint string) {
-	d.add(&Error{at: at, Path: path, Msg: msg, Hint: hint})
+	d.failWith(&Error{at: at, Path: path, Msg: msg, Hint: hint})
+}
+
+// failWith reports that a value could not be decoded.
+func (d *decoder) failWith(e *Error) {
+	d.add(e)
+	for p := e.Path; ; p = parent(p) {
+		d.failed[p] = true
+		if p == "" {
+			return
+		}
+	}
 }
 
 func (d *decoder) add(e *Error) {
@@ -339,10 +357,4 @@ func (d *decoder) add(e *Error) {
 		e.File, e.Line, e.Column = e.at.src.name, e.at.line, e.at.col
 	}
 	d.errs = append(d.errs, e)
-	for p := e.Path; ; p = parent(p) {
-		d.failed[p] = true
-		if p == "" {
-			return
-		}
-	}
 }

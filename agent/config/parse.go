@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -51,7 +52,7 @@ func parse(s *source) (_ ast.Node, err *Error) {
 // otherwise end up in values unseen.
 func checkText(s *source) *Error {
 	if len(s.text) > maxBytes {
-		return &Error{at: s.mark(1, 1, 1), Msg: fmt.Sprintf("the file has %d bytes; %d is the limit", len(s.text), maxBytes),
+		return &Error{at: s.mark(1, 1, 1), Msg: fmt.Sprintf("the file is larger than %d bytes", maxBytes),
 			Hint: "split it into files in conf.d"}
 	}
 	line, col := 1, 1
@@ -115,6 +116,8 @@ func syntaxError(s *source, err error) *Error {
 		e.Hint = `put the value into "double quotes"`
 	case strings.Contains(e.Msg, "value is not allowed"):
 		e.Hint = "check the indentation: keys of one section start in the same column"
+	case strings.Contains(e.Msg, "must be specified"):
+		e.Hint = "close the bracket or brace, and put commas between items"
 	case strings.Contains(e.Msg, "could not find end character"):
 		e.Hint = "close the quote"
 	}
@@ -216,11 +219,16 @@ func (s *source) place(t *token.Token) mark {
 		}
 	}
 	width := utf8.RuneCountInString(shown)
+	if m := quoted.FindString(after(s.line(line), col)); m != "" {
+		width = utf8.RuneCountInString(m)
+	}
 	if rest := utf8.RuneCountInString(after(s.line(line), col)); width > rest {
 		width = rest
 	}
 	return s.mark(line, col, max(width, 1))
 }
+
+var quoted = regexp.MustCompile(`^"(\\.|[^"\\])*"`)
 
 // written returns how the first line of a token looks in the file.
 func written(t *token.Token) string {

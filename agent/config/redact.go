@@ -3,21 +3,18 @@ package config
 import (
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 )
 
-// secretKeys returns the names of all keys whose type is Secret.
-func secretKeys(root reflect.Type) []string {
-	var keys []string
+// secretKeys returns the names of all keys: true where a key's type is Secret.
+func secretKeys(root reflect.Type) map[string]bool {
+	keys := make(map[string]bool)
 	for _, f := range allFields(root) {
 		t := f.typ
 		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
 			t = t.Elem()
 		}
-		if t == secretType && !slices.Contains(keys, f.key) {
-			keys = append(keys, f.key)
-		}
+		keys[f.key] = keys[f.key] || t == secretType
 	}
 	return keys
 }
@@ -25,14 +22,14 @@ func secretKeys(root reflect.Type) []string {
 var (
 	keyInLine = regexp.MustCompile(`["']?([\w-]+)["']?\s*:`)
 	startsKey = regexp.MustCompile(`^\s*(- +)*["']?[\w.-]+["']?\s*:(\s|$)`)
-	reference = regexp.MustCompile(`^\s*["']?(file:/[^\s"',}\]]*|env:\w*)["']?\s*(#.*|[,}\]].*)?$`)
+	reference = regexp.MustCompile(`^\s*["']?(file:/[^\s"',}\]]*|env:\w*)["']?\s*(#.*)?$`)
 )
 
 // mask returns the lines of a file as an excerpt may show them: whatever is
 // set to a key that has the name of a secret, or nearly, is replaced, unless it
 // is a proper reference. It works on text, because it must also work on files
 // that cannot be parsed.
-func mask(lines, secrets []string) []string {
+func mask(lines []string, keys map[string]bool) []string {
 	out := make([]string, len(lines))
 	below := -1 // the column of a secret's key, while in its value
 	for i, line := range lines {
@@ -48,7 +45,11 @@ func mask(lines, secrets []string) []string {
 		below = -1
 		for _, m := range keyInLine.FindAllStringSubmatchIndex(line, -1) {
 			key, rest := line[m[2]:m[3]], line[m[1]:]
-			if !isSecret(key, secrets) || reference.MatchString(rest) {
+			if inFlow := strings.ContainsAny(line[:m[0]], "{["); inFlow {
+				rest, _, _ = strings.Cut(rest, ",")
+				rest = strings.TrimRight(rest, "]} ")
+			}
+			if !isSecret(key, keys) || reference.MatchString(rest) {
 				continue
 			}
 			below = m[0]
@@ -61,7 +62,16 @@ func mask(lines, secrets []string) []string {
 	return out
 }
 
-// isSecret says whether a key names a secret, also if it is misspelt.
-func isSecret(key string, secrets []string) bool {
-	return slices.Contains(secrets, key) || nearest(key, secrets) != ""
+// isSecret says whether a key is that of a secret, or none at all but like one.
+func isSecret(key string, keys map[string]bool) bool {
+	secret, known := keys[key]
+	if known {
+		return secret
+	}
+	for k, secret := range keys {
+		if secret && nearest(key, []string{k}) != "" {
+			return true
+		}
+	}
+	return false
 }

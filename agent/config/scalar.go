@@ -113,10 +113,14 @@ func plainWouldDo(typ reflect.Type, text string) bool {
 
 // badScalar says why a scalar is not a value of the type.
 func (d *decoder) badScalar(typ reflect.Type, s scalar, path string, at mark, err error) {
-	msg := s.show() + " is not " + strings.Replace(first2(describe(typ)), " or ", " nor ", 1)
-	hint := want(typ)
+	name, _ := describe(typ)
+	msg, hint := s.show()+" is not "+name, want(typ)
 	lower := strings.ToLower(s.text)
-	switch sh := shapeOf(typ); {
+	sh := shapeOf(typ)
+	if sh == shapeBool {
+		msg = s.show() + " is neither true nor false"
+	}
+	switch {
 	case errors.Is(err, strconv.ErrRange) && (sh == shapeInt || sh == shapeUint):
 		lo, hi := limits(typ)
 		msg, hint = s.show()+" is out of range", fmt.Sprintf("write a whole number from %s to %s", lo, hi)
@@ -133,8 +137,6 @@ func (d *decoder) badScalar(typ reflect.Type, s scalar, path string, at mark, er
 	}
 	d.fail(path, at, msg, hint)
 }
-
-func first2(name, _ string) string { return name }
 
 // limits returns the smallest and the largest number of a type.
 func limits(typ reflect.Type) (lo, hi string) {
@@ -196,7 +198,7 @@ func (d *decoder) text(dst reflect.Value, text, path string, at mark) {
 			e.Msg, e.Hint = he.msg, he.hint
 		}
 	}
-	d.add(e)
+	d.failWith(e)
 }
 
 func (d *decoder) badEnum(values []string, text, path string, at mark) {

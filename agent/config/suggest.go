@@ -8,8 +8,8 @@ import (
 )
 
 // nearest returns the candidate that a person most likely meant by word, or "".
-// It allows for one slip in three letters, at most three, after it has
-// forgiven case and the difference between "-" and "_".
+// It allows for one slip in three letters, at most three, or for the beginning
+// of a word, after it has forgiven case and the difference between "-" and "_".
 func nearest(word string, candidates []string) string {
 	fold := strings.NewReplacer("-", "_").Replace
 	word = fold(strings.ToLower(word))
@@ -17,6 +17,11 @@ func nearest(word string, candidates []string) string {
 	for _, c := range candidates {
 		if slips := slips(word, fold(strings.ToLower(c))); slips < bestSlips {
 			best, bestSlips = c, slips
+		}
+	}
+	for _, c := range candidates {
+		if best == "" && len(word) >= 3 && strings.HasPrefix(c, word) {
+			best = c
 		}
 	}
 	return best

@@ -154,7 +154,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 			*s = 0
 			return nil
 		}
-		return &hintError{msg: fmt.Sprintf("the size %s has no unit", in), hint: fmt.Sprintf("write %sB for bytes, %sMiB, or another of kB, MB, GB, TB, KiB, GiB, TiB", number, number)}
+		return &hintError{msg: fmt.Sprintf("the size %s has no unit", in), hint: fmt.Sprintf("write %sB if you mean bytes; other units are kB, MB, GB, TB, KiB, MiB, GiB, TiB", number)}
 	case "K", "M", "G", "T":
 		u := strings.ToUpper(unit)
 		return &hintError{msg: fmt.Sprintf("the unit %q is ambiguous", unit), hint: fmt.Sprintf("write %s%siB (powers of 1024) or %s%sB (powers of 1000)", number, u, number, strings.Replace(u, "K", "k", 1))}
@@ -203,7 +203,11 @@ func (p *Percent) UnmarshalText(text []byte) error {
 	case m == nil:
 		return &hintError{msg: quoteShort(in) + " is not a percentage", hint: "write a percentage from 0% to 100%, such as 85%"}
 	case m[2] == "" && in != "0":
-		return &hintError{msg: in + " has no percent sign", hint: fmt.Sprintf("write %s%%, or what you mean in percent", m[1])}
+		hint := fmt.Sprintf("write %s%%", m[1])
+		if f, err := strconv.ParseFloat(m[1], 64); err == nil && f <= 1 {
+			hint = fmt.Sprintf("write %s if you mean a part of the whole", Percent(math.Round(f*1e6)/1e4))
+		}
+		return &hintError{msg: in + " has no percent sign", hint: hint}
 	}
 	f, err := strconv.ParseFloat(m[1], 64)
 	if err != nil || f > 100 {
