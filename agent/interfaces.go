@@ -37,9 +37,9 @@ type Row struct {
 	Health    HealthStatus // HealthUnknown where the row does not say
 	Endpoints []Endpoint   // sorted by Network; addresses as far as known
 	Ports     []Port       // sorted, published ones only
-	// UpMin and UpMax bound how long the container has been running; both are
-	// zero when the row does not say.
-	UpMin, UpMax time.Duration
+	// AgeMin and AgeMax bound how long ago the present run started, or the last
+	// one ended if there is none; both are zero when the row does not say.
+	AgeMin, AgeMax time.Duration
 }
 
 // HealthUnknown is a Row's health when the engine's row does not tell.

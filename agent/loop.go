@@ -109,7 +109,7 @@ func (s *state) step(in input, now time.Time) []effect {
 	case inStreamLost:
 		s.onStreamLost(in, now)
 	case inEvent:
-		if in.gen == s.session.gen {
+		if in.gen == s.session.gen && s.session.up {
 			out = s.onEvent(in.ev, now)
 		}
 	case inListed:
@@ -339,6 +339,12 @@ func (s *state) onInspected(in inInspected, now time.Time) {
 		return // it was removed meanwhile, or belongs to an engine before
 	}
 	e.inflight = 0
+	if !s.session.up {
+		// Who answered is not known: it may have been another engine, on its
+		// way in. The next session asks again.
+		s.stats.Stale++
+		return
+	}
 	if e.dirty > in.mark {
 		s.stats.Stale++
 		s.enqueue(e)

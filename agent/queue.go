@@ -23,10 +23,11 @@ func (s *state) enqueue(e *entry) {
 	}
 }
 
-// pump starts as many inspects as there are places for.
+// pump starts as many inspects as there are places for, while there is an
+// engine to ask.
 func (s *state) pump() []effect {
 	var out []effect
-	for len(s.queue.inflight) < s.cfg.Workers {
+	for s.session.up && len(s.queue.inflight) < s.cfg.Workers {
 		e, suspect := s.queue.pop(max(1, s.cfg.Workers/4))
 		if e == nil {
 			break

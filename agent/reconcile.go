@@ -79,14 +79,16 @@ func (s *state) onListed(in inListed, now time.Time) []effect {
 		case e.dirty == 0: // new to us
 			s.markDirty(e)
 		case e.dirty > l.mark: // doubtful since the list was asked for; the inspect will tell
-		case e.c != nil && s.contradicts(e, row, now):
-			if e.skip > 0 {
-				e.skip--
-				continue
-			}
+		case e.c == nil: // an inspect is under way, or due to be tried again
+		case !s.contradicts(e.c, row, now):
+			e.futile, e.skip = 0, 0
+		case e.futile > 0 && e.skip > 0 && s.repeats(e, row, now):
+			e.skip--
+		default:
 			s.stats.Contradictions++
 			s.markDirty(e)
-			e.byRow = true
+			e.byRow, e.futileRow = true, row
+			e.futileEarliest, e.futileLatest = s.sinceBounds(row, now)
 		}
 	}
 	for _, id := range sortedKeys(s.entries) {
@@ -122,28 +124,47 @@ func (s *state) onNetworks(in inNetworks, now time.Time) []effect {
 }
 
 // contradicts reports whether a row cannot be true together with what is known.
-func (s *state) contradicts(e *entry, row Row, now time.Time) bool {
-	c := e.c
+func (s *state) contradicts(c *Container, row Row, now time.Time) bool {
 	if row.Name != c.Name || row.State != c.State {
 		return true
 	}
+	if c.Alive() {
+		if row.Health != HealthUnknown && row.Health != c.Health {
+			return true
+		}
+		if !slices.Equal(row.Endpoints, c.Endpoints) || !samePublished(row.Ports, c.Ports) {
+			return true
+		}
+	}
+	if row.AgeMin == 0 && row.AgeMax == 0 {
+		return false
+	}
+	since := c.StartedAt
 	if !c.Alive() {
-		return false
+		since = c.FinishedAt
 	}
-	if row.Health != HealthUnknown && row.Health != c.Health {
-		return true
-	}
-	if !slices.Equal(row.Endpoints, c.Endpoints) || !samePublished(row.Ports, c.Ports) {
-		return true
-	}
-	if row.UpMin == 0 && row.UpMax == 0 {
-		return false
-	}
-	// The row was made at some moment since the list was asked for. A second
-	// of slack covers the engine's own rounding.
+	earliest, latest := s.sinceBounds(row, now)
+	return since.Before(earliest) || since.After(latest)
+}
+
+// sinceBounds returns between which moments a row's run must have started, or
+// ended. The row was made at some moment since the list was asked for; a second
+// of slack covers the engine's own rounding.
+func (s *state) sinceBounds(row Row, now time.Time) (earliest, latest time.Time) {
 	const slack = time.Second
-	least, most := s.containers.asked.Sub(c.StartedAt), now.Sub(c.StartedAt)
-	return least > row.UpMax+slack || most < row.UpMin-slack
+	return s.containers.asked.Add(-row.AgeMax - slack), now.Add(-row.AgeMin + slack)
+}
+
+// repeats reports whether a row contradicts in the same way as the one that an
+// inspect refuted before: the same facts, and a run that may have started at
+// the same moment. (After the host's clock was set, an engine's ages and its
+// start times disagree until each container restarts.)
+func (s *state) repeats(e *entry, row Row, now time.Time) bool {
+	old := e.futileRow
+	earliest, latest := s.sinceBounds(row, now)
+	return old.Name == row.Name && old.State == row.State && old.Health == row.Health &&
+		slices.Equal(old.Endpoints, row.Endpoints) && slices.Equal(old.Ports, row.Ports) &&
+		!earliest.After(e.futileLatest) && !latest.Before(e.futileEarliest)
 }
 
 // samePublished compares the published ports, which are the only ones that a

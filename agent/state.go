@@ -113,6 +113,9 @@ type entry struct {
 	// skip how many more such rows to let pass.
 	byRow        bool
 	futile, skip int
+	futileRow    Row // the last one that led to an inspect
+
+	futileEarliest, futileLatest time.Time // bounds of its run's start
 }
 
 func newState(cfg LoopConfig) *state {

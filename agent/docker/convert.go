@@ -91,7 +91,7 @@ func toRow(in *container.Summary) agent.Row {
 			row.Name = n
 		}
 	}
-	row.Health, row.UpMin, row.UpMax = parseStatus(in.Status)
+	row.Health, row.AgeMin, row.AgeMax = parseStatus(in.Status)
 	if in.NetworkSettings != nil {
 		row.Endpoints = toEndpoints(in.NetworkSettings.Networks)
 	}

@@ -91,8 +91,9 @@ const (
 type Engine struct {
 	cfg Config
 
-	mu  sync.Mutex
-	cli *client.Client // of the present session
+	mu    sync.Mutex
+	cli   *client.Client // of the present session
+	inode inode          // of the socket's file when the session began
 
 	dialErr atomic.Pointer[error] // of the newest dial that failed
 }
@@ -117,10 +118,11 @@ func (e *Engine) Host() string { return e.cfg.Host }
 
 // renew starts a session: new connections, and a new negotiation.
 func (e *Engine) renew() (*client.Client, error) {
+	socket := e.socket()
 	cli, err := client.NewClientWithOpts(
 		client.WithHost(e.cfg.Host),
 		client.WithTLSClientConfigFromEnv(),
-		client.WithDialContext(e.dial),
+		client.WithDialContext(e.dialer(socket)),
 		client.WithAPIVersionNegotiation(),
 	)
 	if err != nil {
@@ -131,7 +133,7 @@ func (e *Engine) renew() (*client.Client, error) {
 	if e.cli != nil {
 		_ = e.cli.Close() // closes idle connections only
 	}
-	e.cli = cli
+	e.cli, e.inode = cli, socket
 	return cli, nil
 }
 
@@ -182,7 +184,9 @@ func (e *Engine) Events(ctx context.Context, since time.Time) (<-chan agent.Even
 func (e *Engine) stream(ctx context.Context, cli *client.Client, since time.Time, out chan<- agent.Event) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	inode := e.inode()
+	e.mu.Lock()
+	began := e.inode
+	e.mu.Unlock()
 
 	// The client's Events returns when the engine has sent its headers, which
 	// a frozen engine never does.
@@ -211,25 +215,30 @@ func (e *Engine) stream(ctx context.Context, cli *client.Client, since time.Time
 			}
 			return e.wrap("read the event stream", err)
 		case <-look.C:
-			if now := e.inode(); now != inode {
-				return e.wrap("read the event stream", errors.New("the socket was replaced"))
+			if e.socket() != began {
+				return e.wrap("read the event stream", errReplaced)
 			}
 		}
 	}
 }
 
-// inode identifies the socket's file, and is zero where there is none.
-func (e *Engine) inode() [2]uint64 {
+// inode identifies a file by its device and number.
+type inode struct{ dev, ino uint64 }
+
+var errReplaced = errors.New("the socket was replaced")
+
+// socket identifies the engine's socket, and is zero where there is none.
+func (e *Engine) socket() inode {
 	path, ok := strings.CutPrefix(e.cfg.Host, "unix://")
 	if !ok {
-		return [2]uint64{}
+		return inode{}
 	}
 	fi, err := os.Stat(path)
 	if err != nil {
-		return [2]uint64{}
+		return inode{}
 	}
 	st := fi.Sys().(*syscall.Stat_t)
-	return [2]uint64{uint64(st.Dev), st.Ino}
+	return inode{uint64(st.Dev), st.Ino}
 }
 
 // Identify implements agent.Engine.
@@ -325,7 +334,7 @@ func (e *Error) Hint() string {
 // wrap names the call and the engine. The client replaces the error of a failed
 // dial by a text of its own, so that the dial's own is put back.
 func (e *Engine) wrap(op string, err error) error {
-	if client.IsErrConnectionFailed(err) {
+	if client.IsErrConnectionFailed(err) || errors.Is(err, errReplaced) {
 		if dialErr := e.dialErr.Load(); dialErr != nil {
 			err = *dialErr
 		}
@@ -333,17 +342,29 @@ func (e *Engine) wrap(op string, err error) error {
 	return &Error{Host: e.cfg.Host, Op: op, Err: err}
 }
 
-// dial connects to the engine, by the path that stands in the config at each
-// new connection, and remembers why it could not.
-func (e *Engine) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	u, err := client.ParseHostURL(e.cfg.Host)
-	if err != nil {
-		return nil, err
+// dialer returns what connects the client of one session to the engine. It
+// refuses a socket other than the one that the session began with: behind that
+// may be another engine, whose "no such container" would be no proof. It
+// remembers why a dial failed.
+func (e *Engine) dialer(began inode) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	dial := func(ctx context.Context) (net.Conn, error) {
+		u, err := client.ParseHostURL(e.cfg.Host)
+		if err != nil {
+			return nil, err
+		}
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, u.Scheme, u.Host)
+		if err == nil && e.socket() != began {
+			_ = conn.Close()
+			return nil, errReplaced
+		}
+		return conn, err
 	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, u.Scheme, u.Host)
-	if err != nil {
-		e.dialErr.Store(&err)
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := dial(ctx)
+		if err != nil {
+			e.dialErr.Store(&err)
+		}
+		return conn, err
 	}
-	return conn, err
 }

@@ -11,9 +11,14 @@ import (
 // parseStatus reads the status line of a list's row, the text that `docker ps`
 // shows: "Up 5 minutes (healthy)", "Up About an hour (Paused)", "Exited (0) 3
 // days ago". It is the only place where a row tells health and how long the
-// container has been up. What it does not understand it does not guess: the
-// health is unknown then, and the bounds are zero.
-func parseStatus(s string) (health agent.HealthStatus, upMin, upMax time.Duration) {
+// container has been up, or down. What it does not understand it does not
+// guess: the health is unknown then, and the bounds are zero.
+func parseStatus(s string) (health agent.HealthStatus, ageMin, ageMax time.Duration) {
+	if rest, ok := strings.CutPrefix(s, "Exited ("); ok {
+		_, ago, _ := strings.Cut(rest, ") ")
+		ageMin, ageMax = parseHuman(strings.TrimSuffix(ago, " ago"))
+		return agent.HealthUnknown, ageMin, ageMax
+	}
 	rest, ok := strings.CutPrefix(s, "Up ")
 	if !ok {
 		return agent.HealthUnknown, 0, 0
@@ -31,8 +36,8 @@ func parseStatus(s string) (health agent.HealthStatus, upMin, upMax time.Duratio
 		}
 		rest = rest[:i]
 	}
-	upMin, upMax = parseHuman(rest)
-	return health, upMin, upMax
+	ageMin, ageMax = parseHuman(rest)
+	return health, ageMin, ageMax
 }
 
 // parseHuman inverts HumanDuration of github.com/docker/go-units, which rounds
