@@ -1,0 +1,87 @@
+package dnsserver
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Config is the section of berth's configuration for the embedded DNS server.
+// The zone is that of the records, and set where they are made.
+type Config struct {
+	// Listen is the addresses to serve on, besides the gateways of all of the
+	// engine's bridge networks, which are always served and followed as
+	// networks come and go. Only loopback, private, link-local and
+	// carrier-grade NAT addresses are accepted.
+	Listen []netip.Addr `yaml:"listen"`
+
+	// Port is the UDP and TCP port on every address. 0 takes any free port.
+	Port uint16 `yaml:"port"`
+
+	// Forward sends questions about other zones to the host's resolvers, so
+	// that a container can have this server as its only one. It serves
+	// containers on bridge networks and the host itself; anyone else is refused.
+	Forward bool `yaml:"forward"`
+
+	// ForwardMisses also sends questions about names of the zone that have no
+	// records on this host to the resolvers: for a zone of the same name which
+	// all hosts share. The resolvers must not ask this server for the zone.
+	ForwardMisses bool `yaml:"forward_misses"`
+
+	// Upstreams is the resolvers to forward to, as address:port, instead of
+	// those in /etc/resolv.conf.
+	Upstreams []netip.AddrPort `yaml:"upstreams"`
+}
+
+// DefaultConfig returns the configuration that works with no settings at all.
+func DefaultConfig() Config {
+	return Config{Listen: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, Port: 53}
+}
+
+// Validate returns an error that names every setting which cannot be used.
+func (c Config) Validate() error {
+	var errs []error
+	for i, a := range c.Listen {
+		if err := bindable(a); err != nil {
+			errs = append(errs, fmt.Errorf("listen: %w", err))
+		}
+		if slices.Contains(c.Listen[:i], a) {
+			errs = append(errs, fmt.Errorf("listen: %s is listed twice", a))
+		}
+	}
+	if c.ForwardMisses && !c.Forward {
+		errs = append(errs, errors.New("forward_misses: needs forward"))
+	}
+	for _, up := range c.Upstreams {
+		switch {
+		case !up.IsValid() || up.Port() == 0 || up.Addr().IsUnspecified():
+			errs = append(errs, fmt.Errorf("upstreams: %s is no address and port of a resolver", up))
+		case up.Port() == c.Port && slices.Contains(c.Listen, up.Addr()):
+			errs = append(errs, fmt.Errorf("upstreams: %s is this server itself", up))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// bindable returns why a must not be listened on, or nil. A DNS server on a
+// public address is found within hours and used to flood others, as answers
+// are larger than questions and the source of a question can be forged.
+func bindable(a netip.Addr) error {
+	carrierGradeNAT := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, 0, 0}), 10) // RFC 6598
+	a = a.Unmap()
+	switch {
+	case !a.IsValid():
+		return errors.New("an address is missing")
+	case a.IsUnspecified():
+		return fmt.Errorf("%s stands for all addresses of the host, public ones too: list the ones to serve", a)
+	case a.IsLoopback(), a.IsPrivate(), carrierGradeNAT.Contains(a):
+		return nil
+	case a.IsLinkLocalUnicast():
+		if a.Is6() && a.Zone() == "" {
+			return fmt.Errorf("%s is link-local: add its interface, as in %s%%docker0", a, a)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s is a public address: this server answers whoever asks, and would be used to flood others", a)
+}
