@@ -146,7 +146,7 @@ func (p *place) locate(c, owner *agent.Container, cl *claim) ([]spot, verdict) {
 		return p.onNetwork(c, owner, cl, want)
 	}
 	if bindings := publishedOn(owner, cl); len(bindings) > 0 && !p.allInternal(owner) {
-		return p.published(bindings)
+		return p.published(cl, bindings)
 	}
 	if direct := p.directEndpoint(owner); direct != nil {
 		return p.container(c, cl, direct)
@@ -256,7 +256,7 @@ func publishedOn(owner *agent.Container, cl *claim) []netip.AddrPort {
 // that covers IPv4 or IPv6 alone gives a spot at that address, so that no
 // client is sent to a port which is not open in its family. Other addresses of
 // the host give a spot each. Of several ports at one place the lowest counts.
-func (p *place) published(bindings []netip.AddrPort) ([]spot, verdict) {
+func (p *place) published(cl *claim, bindings []netip.AddrPort) ([]spot, verdict) {
 	var spots []spot
 	var port4, port6 uint16 // at the host's own address of the family
 	var family, scoped bool
@@ -298,7 +298,7 @@ func (p *place) published(bindings []netip.AddrPort) ([]spot, verdict) {
 	case family:
 		return nil, verdict{
 			"it is published in one address family, and the host's address is of the other one",
-			"publish it on all addresses: -p <host port>:<container port>",
+			fmt.Sprintf("publish it on all addresses: -p %d:%s", bindings[0].Port(), portName(cl.port, cl.proto)),
 		}
 	case scoped:
 		return nil, verdict{
@@ -308,7 +308,7 @@ func (p *place) published(bindings []netip.AddrPort) ([]spot, verdict) {
 	}
 	return nil, verdict{
 		fmt.Sprintf("it is published on %s only, which nothing but the host itself reaches", bindings[0].Addr()),
-		fmt.Sprintf("publish it on an address of the host: -p %d:<container port>", bindings[0].Port()),
+		fmt.Sprintf("publish it on an address of the host: -p %d:%s", bindings[0].Port(), portName(cl.port, cl.proto)),
 	}
 }
 

@@ -96,6 +96,9 @@ func (v *view) explain(c *agent.Container) Explanation {
 			e.Registered++
 		}
 		e.Reasons = append(e.Reasons, v.explainSite(s)...)
+		if last := &e.Reasons[len(e.Reasons)-1]; last.Fix == a.out.fix {
+			last.Fix = "" // said of the container already
+		}
 	}
 	e.Reasons = append(e.Reasons, a.plan.notes...)
 	e.Reasons = append(e.Reasons, unclaimed(a)...)
@@ -121,11 +124,11 @@ func exampleName(c *agent.Container) string {
 func (v *view) explainSite(s *site) []agent.Reason {
 	cl := s.claim
 	if !s.registered() {
-		verdict := Out
+		word := Out
 		if cl.name.hides(v.place.label) {
-			verdict = Refused
+			word = Refused
 		}
-		return []agent.Reason{{Subject: cl.subject(), Verdict: verdict, Rule: s.out.why, Fix: s.out.fix}}
+		return []agent.Reason{{Subject: cl.subject(), Verdict: word, Rule: s.out.why, Fix: s.out.fix}}
 	}
 	var reasons []agent.Reason
 	for _, at := range s.spots {
@@ -142,6 +145,7 @@ func (v *view) explainSite(s *site) []agent.Reason {
 				Rule: fmt.Sprintf("its TTL of %d s is lowered to %d s: another container asks for that, and all records of %s have one TTL", cl.options.ttl, ttl, name),
 				Fix:  "give all claims of the name the same TTL",
 			})
+			break
 		}
 	}
 	return reasons

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"slices"
 	"time"
 
 	"github.com/berthd/berth/agent"
@@ -81,14 +82,9 @@ func (cs crashes) release(c *agent.Container, p *plan, now time.Time) (time.Time
 	return until, n
 }
 
-// sharesName reports whether two plans claim one name.
+// sharesName reports whether two plans ask for a name in common. It compares
+// what is written, because the ports of a run that ended, which say what comes
+// of it, may not be known any more.
 func (p *plan) sharesName(o *plan) bool {
-	for i := range p.claims {
-		for j := range o.claims {
-			if p.claims[i].srv == o.claims[j].srv {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.asked, func(name string) bool { return slices.Contains(o.asked, name) })
 }

@@ -54,19 +54,10 @@ func (cl *claim) subject() string { return cl.name.String() + " on " + portName(
 type plan struct {
 	claims []claim // by port, in the order of the value, then by protocol
 	notes  []agent.Reason
-	silent bool // nothing at all is asked for
+	asked  []string // the values of all names, as written, sorted
+	silent bool     // nothing at all is asked for
 }
 
-// refused counts the notes that refuse something.
-func (p *plan) refused() int {
-	n := 0
-	for _, note := range p.notes {
-		if note.Verdict == Refused {
-			n++
-		}
-	}
-	return n
-}
 
 var silentPlan = &plan{silent: true}
 
@@ -84,6 +75,7 @@ func (r *rules) plan(c, owner *agent.Container) *plan {
 		b.port(port)
 	}
 	b.plan.notes = append(s.notes, b.plan.notes...)
+	b.plan.asked = b.asked()
 	return &b.plan
 }
 
@@ -131,6 +123,21 @@ func (b *planner) fallback(c *agent.Container, optedIn bool) {
 	}
 }
 
+// asked returns the values of all names, whether or not their ports are known.
+func (b *planner) asked() []string {
+	var values []string
+	for k, v := range b.settings.values {
+		if k.key == "NAME" && v.value != "" {
+			values = append(values, v.value)
+		}
+	}
+	if b.general.value != "" {
+		values = append(values, b.general.value)
+	}
+	slices.Sort(values)
+	return slices.Compact(values)
+}
+
 // candidates returns the ports that may get names, sorted: those with keys of
 // their own, and for a general name those that can be reached as far as the
 // plan can tell (published ones, where any is).
@@ -155,7 +162,7 @@ func (b *planner) candidates() []uint16 {
 	slices.Sort(published)
 	b.several = max(len(named), len(slices.Compact(published))) > 1
 	if len(named) == 0 {
-		b.note(b.general.from, Refused, "names every port of the container, and no port of it is known",
+		b.note(b.general.from, Out, "names every port of the container, and no port of it is known",
 			"say which: SERVICE_<port>_NAME="+b.general.value)
 	}
 	ports = append(ports, named...)
