@@ -166,7 +166,7 @@ func TestPitfall_discovery12_NetworkOfAnotherContainer(t *testing.T) {
 		{func(c *agent.Container) { c.State, c.Ports = agent.StateExited, nil }, "which is exited"},
 		{func(c *agent.Container) { c.StoppingSince = testNow }, "being stopped"},
 		{func(c *agent.Container) { c.StartedAt = epoch.Add(2 * time.Second) }, "an earlier run"},
-		{func(c *agent.Container) { c.NetworkMode = "container:" + app.ID }, "circle"},
+		{func(c *agent.Container) { c.NetworkMode, c.StartedAt = "container:"+app.ID, app.StartedAt }, "circle"},
 	} {
 		snap := snapshot(app, with(x, test.change))
 		if why := whyOf(t, snap); len(lines(t, snap)) != 0 || !strings.Contains(why, test.why) {
@@ -192,7 +192,9 @@ func TestPitfall_discovery12_ItsOwnNetworkInACircle(t *testing.T) {
 
 func TestPitfall_discovery12_SpecificAddressOfTheHost(t *testing.T) {
 	got := lines(t, snapshot(container("a", named(web), port("80/tcp=192.168.7.9:8080"))))
-	checkLines(t, got, "_web._tcp.berth.internal. 5 IN SRV 1 1 8080 192-168-7-9.n1.berth.internal.")
+	checkLines(t, got,
+		"192-168-7-9.n1.berth.internal. 5 IN A 192.168.7.9",
+		"_web._tcp.berth.internal. 5 IN SRV 1 1 8080 192-168-7-9.n1.berth.internal.")
 	snap := snapshot(container("a", named(web), port("80/tcp=10.0.0.5:8080")))
 	snap.Node.IPv6 = netip.Addr{}
 	checkLines(t, lines(t, snap), "_web._tcp.berth.internal. 5 IN SRV 1 1 8080 n1.berth.internal.")

@@ -58,7 +58,6 @@ type plan struct {
 	silent bool     // nothing at all is asked for
 }
 
-
 var silentPlan = &plan{silent: true}
 
 // plan reads what container c asks for. Its ports are those of owner: itself,
