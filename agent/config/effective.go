@@ -91,10 +91,8 @@ func (w *yamlWriter) value(key string, v reflect.Value, path, indent string) {
 		for i := range v.Len() {
 			w.item(v.Index(i), fmt.Sprintf("%s[%d]", path, i), deeper)
 		}
-	case s == shapeText:
-		w.line(head+" "+quote(textOf(v), false), w.origin(path))
 	default:
-		w.line(head+" "+flow(v), w.origin(path))
+		w.line(head+" "+inline(v), w.origin(path))
 	}
 }
 

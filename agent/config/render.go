@@ -44,6 +44,19 @@ func flow(v reflect.Value) string {
 	}
 }
 
+// inline returns a value as what follows "key: " in one line.
+func inline(v reflect.Value) string {
+	switch shapeOf(v.Type()) {
+	case shapePointer:
+		if !v.IsNil() {
+			return inline(v.Elem())
+		}
+	case shapeText:
+		return quote(textOf(v), false)
+	}
+	return flow(v)
+}
+
 // plain returns a boolean or a number, which look the same in YAML and JSON.
 func plain(v reflect.Value) string {
 	switch shapeOf(v.Type()) {
