@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/stdcopy"
 	"github.com/docker/go-connections/nat"
 	"golang.org/x/sync/errgroup"
@@ -166,7 +166,7 @@ func (c *Container) awaitReady(ctx context.Context) error {
 	cli := c.engine.Client
 	err := poll(ctx, func(ctx context.Context) error {
 		info, err := cli.ContainerInspect(ctx, c.ID)
-		if client.IsErrNotFound(err) || err == nil && !info.State.Running {
+		if errdefs.IsNotFound(err) || err == nil && !info.State.Running {
 			return nil
 		}
 		if err != nil {
@@ -277,6 +277,17 @@ func (c *Container) HostPort(t testing.TB, port string) uint16 {
 	n, err := strconv.ParseUint(bindings[0].HostPort, 10, 16)
 	c.must(t, "parse host port of", err)
 	return uint16(n)
+}
+
+// IP returns the container's IPv4 address in a network, by the name that
+// Engine.CreateNetwork returned, or "bridge" for the default one.
+func (c *Container) IP(t testing.TB, network string) string {
+	t.Helper()
+	end := c.Inspect(t).NetworkSettings.Networks[network]
+	if end == nil || end.IPAddress == "" {
+		t.Fatalf("container %s has no address in network %s", c.Name, network)
+	}
+	return end.IPAddress
 }
 
 // Exec runs a command in the container and returns its output, standard output

@@ -35,6 +35,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
@@ -188,7 +189,7 @@ func (e *Engine) remove(ctx context.Context, match filters.KeyValuePair, ours fu
 		if !ours(n.Labels) {
 			continue
 		}
-		if err := e.Client.NetworkRemove(ctx, n.ID); err != nil && !client.IsErrNotFound(err) {
+		if err := e.Client.NetworkRemove(ctx, n.ID); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("remove network %s: %w", n.Name, err)
 		}
 	}
@@ -211,7 +212,7 @@ func (e *Engine) removeContainer(ctx context.Context, id string) error {
 			err = e.Client.ContainerRemove(ctx, id, opts)
 		}
 	}
-	if err != nil && !client.IsErrNotFound(err) {
+	if err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
 	return nil

@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/client"
 	"go.uber.org/goleak"
 
 	"github.com/berthd/berth/test/apps/calc"
@@ -75,7 +75,7 @@ func TestOuter_ContainerLife(t *testing.T) {
 		t.Errorf("status after Kill: got %d, want 137", got)
 	}
 	c.Remove(t)
-	if _, err := e.Client.ContainerInspect(t.Context(), c.ID); !client.IsErrNotFound(err) {
+	if _, err := e.Client.ContainerInspect(t.Context(), c.ID); !errdefs.IsNotFound(err) {
 		t.Errorf("inspect after Remove: got %v, want not found", err)
 	}
 }
@@ -195,7 +195,7 @@ func TestOuter_RemovesOrphans(t *testing.T) {
 	stays := e.StartContainer(t, Spec{Name: "owned"})
 
 	Outer(t)
-	if _, err := e.Client.ContainerInspect(t.Context(), gone.ID); !client.IsErrNotFound(err) {
+	if _, err := e.Client.ContainerInspect(t.Context(), gone.ID); !errdefs.IsNotFound(err) {
 		t.Errorf("orphan: got %v, want not found", err)
 	}
 	if !stays.Inspect(t).State.Running {
@@ -243,7 +243,7 @@ func engineID(t *testing.T, e *Engine) string {
 func TestPrivate_Network(t *testing.T) {
 	p := Private(t)
 	c := p.StartContainer(t, Spec{Name: "calc", Args: []string{"calc"}})
-	url := fmt.Sprintf("http://%s:8080/add?a=1&b=1", c.Inspect(t).NetworkSettings.IPAddress)
+	url := fmt.Sprintf("http://%s:8080/add?a=1&b=1", c.IP(t, "bridge"))
 	inside := &http.Transport{DialContext: p.Dial, DisableKeepAlives: true}
 	var answer calc.Answer
 	Await(t, 10*time.Second, "answer through Dial", func(ctx context.Context) error {
