@@ -27,7 +27,8 @@ type daemon struct {
 	// Buckets are the places that logs are shipped to, by name.
 	Buckets map[string]bucket `yaml:"buckets"`
 
-	unexported int
+	// Ignored is no setting.
+	Ignored int `yaml:"-"`
 }
 
 type level string
@@ -174,7 +175,6 @@ func equal(a, b any) string {
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
-		cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".unexported" }, cmp.Ignore()),
 		cmp.FilterValues(bothEmpty, cmp.Ignore()))
 }
 
@@ -254,6 +254,24 @@ func TestLoadNothing(t *testing.T) {
 	} {
 		got, _ := mustLoad(t, text)
 		if diff := equal(got, defaults()); diff != "" {
+			t.Errorf("%q: got (-), want (+):\n%s", text, diff)
+		}
+	}
+}
+
+// All ways of YAML to write the same.
+func TestYAMLForms(t *testing.T) {
+	want, _ := mustLoad(t, "tags: {a: one two, b: \"x\\ny\\n\", c: \"x y\", d: \"true\"}\nlog_level: debug\nprune: {rules: [{match: /a}]}\n")
+	for _, text := range []string{
+		"---\ntags:\n  a: one\n    two\n  b: |\n    x\n    y\n  c: >-\n    x\n    y\n  d: true\nlog_level: debug\nprune:\n  rules:\n  - match: /a\n...\n",
+		"# c\n\"log_level\" : 'debug' # c\n\n'tags': # c\n  # c\n  a: 'one\n    two'\n  b: \"x\\ny\\n\"\n\n  c: 'x y'\n  d: 'true'\nprune:\n    rules:\n        -\n          # c\n          match: /a # c\n",
+		"{log_level: debug, tags: {a: one two, b: \"x\\u000Ay\\x0A\",\n c: 'x y', # c\n d: true},\n prune: {rules: [\n  {match: /a}, # c\n ]}}\n",
+		"tags:\r\n  a: one two\r\n  b: |\r\n    x\r\n    y\r\n  c: x y\r\n  d: true\r\nlog_level: debug\r\nprune:\r\n  rules:\r\n    - match: /a\r\n",
+	} {
+		got, _, err := load(text)
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+		} else if diff := equal(got, want); diff != "" {
 			t.Errorf("%q: got (-), want (+):\n%s", text, diff)
 		}
 	}

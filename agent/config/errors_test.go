@@ -9,6 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
 )
 
 // TestBroken compares what is said of every file of testdata/broken.
@@ -214,6 +218,25 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// What the parser drops is found by comparing its tokens with its tree.
+func TestCheckComplete(t *testing.T) {
+	s := newSource(File{Name: "a.yaml", Data: []byte("a: b\nc: [d, 'e']\n")}, 0, nil)
+	tokens := lexer.Tokenize(s.text)
+	f, err := parser.Parse(tokens, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := f.Docs[0].Body.(*ast.MappingNode)
+	if err := checkComplete(s, tokens, body); err != nil {
+		t.Errorf("whole tree: got %v, want no error", err)
+	}
+	list := body.Values[1].Value.(*ast.SequenceNode)
+	list.Values = list.Values[:1]
+	if err := checkComplete(s, tokens, body); err == nil || err.at.line != 2 || err.at.col != 8 {
+		t.Errorf("without 'e': got %v, want an error at 2:8", err)
+	}
+}
+
 func TestLoadPanicsOnTypesThatCannotBeConfigured(t *testing.T) {
 	type self struct {
 		Next *self `yaml:"next"`
@@ -230,6 +253,10 @@ func TestLoadPanicsOnTypesThatCannotBeConfigured(t *testing.T) {
 			A map[int]string `yaml:"a"`
 		}{},
 		"itself": &self{},
+		"same tags": &struct {
+			A int `yaml:"a"`
+			B int `yaml:"a"`
+		}{},
 	} {
 		func() {
 			defer func() {

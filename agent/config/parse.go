@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
@@ -27,7 +28,7 @@ func parse(s *source) (_ ast.Node, err *Error) {
 	defer func() {
 		// A daemon must not die of a file that its parser trips over.
 		if r := recover(); r != nil {
-			err = &Error{at: s.mark(1, 1, 1), Msg: "cannot be read as YAML", Hint: "the parser gave up: look for unusual syntax"}
+			err = bad(s.mark(1, 1, 1), "cannot be read as YAML", "the parser gave up: look for unusual syntax")
 		}
 	}()
 	if err := checkText(s); err != nil {
@@ -48,23 +49,26 @@ func parse(s *source) (_ ast.Node, err *Error) {
 	return body, checkComplete(s, tokens, body)
 }
 
+// bad returns an error of a whole file.
+func bad(at mark, msg, hint string) *Error { return &Error{at: at, Msg: msg, Hint: hint} }
+
 // checkText refuses what YAML calls non-printable (YAML 1.2 §5.1), which would
 // otherwise end up in values unseen.
 func checkText(s *source) *Error {
 	if len(s.text) > maxBytes {
-		return &Error{at: s.mark(1, 1, 1), Msg: fmt.Sprintf("the file is larger than %d bytes", maxBytes),
-			Hint: "split it into files in conf.d"}
+		return bad(s.mark(1, 1, 1), fmt.Sprintf("the file is larger than %d bytes", maxBytes), "split it into files in conf.d")
 	}
 	line, col := 1, 1
 	for i, c := range s.text {
 		switch {
 		case c == utf8.RuneError && !strings.HasPrefix(s.text[i:], "\uFFFD"):
-			return &Error{at: s.mark(line, col, 1), Msg: "this is not UTF-8 text", Hint: "save the file as UTF-8"}
+			return bad(s.mark(line, col, 1), "this is not UTF-8 text", "save the file as UTF-8")
 		case c == '\n':
 			line, col = line+1, 0
-		case c == '\r' && !strings.HasPrefix(s.text[i:], "\r\n"), c < ' ' && c != '\t' && c != '\r', c >= 0x7f && c < 0xa0, c == 0xFEFF:
-			return &Error{at: s.mark(line, col, 1), Msg: fmt.Sprintf("the character %U is not allowed", c),
-				Hint: `remove it, or write it with an escape in "double quotes"`}
+		case c == '\t', c == '\r' && strings.HasPrefix(s.text[i:], "\r\n"):
+		case unicode.IsControl(c), c == '\uFEFF':
+			return bad(s.mark(line, col, 1), fmt.Sprintf("the character %U is not allowed", c),
+				`remove it, or write it with an escape in "double quotes"`)
 		}
 		col++
 	}
@@ -89,7 +93,7 @@ func checkDepth(s *source, tokens token.Tokens) *Error {
 			nested++
 		}
 		if max(brackets, nested) > maxDepth {
-			return &Error{at: s.mark(line, t.Position.Column, 1), Msg: fmt.Sprintf("nested more than %d levels deep", maxDepth)}
+			return bad(s.mark(line, t.Position.Column, 1), fmt.Sprintf("nested more than %d levels deep", maxDepth), "")
 		}
 	}
 	return nil
@@ -98,12 +102,11 @@ func checkDepth(s *source, tokens token.Tokens) *Error {
 // syntaxError puts the parser's error into our form. Its own text is left out:
 // it quotes the file, secrets and all.
 func syntaxError(s *source, err error) *Error {
-	var bad yaml.Error
-	if !errors.As(err, &bad) || bad.GetToken() == nil {
-		return &Error{at: s.mark(1, 1, 1), Msg: "cannot be read as YAML"}
+	syntax, ok := errors.AsType[yaml.Error](err)
+	if !ok || syntax.GetToken() == nil {
+		return bad(s.mark(1, 1, 1), "cannot be read as YAML", "")
 	}
-	t := bad.GetToken()
-	e := &Error{at: s.place(t), Msg: "syntax error: " + bad.GetMessage()}
+	e := bad(s.place(syntax.GetToken()), "syntax error: "+syntax.GetMessage(), "")
 	line := s.line(e.at.line)
 	switch {
 	case strings.HasPrefix(strings.TrimLeft(line, " "), "\t"):
@@ -132,11 +135,11 @@ func onlyDocument(s *source, f *ast.File) (ast.Node, *Error) {
 			continue
 		}
 		if d, ok := doc.Body.(*ast.DirectiveNode); ok {
-			return nil, &Error{at: s.place(d.Start), Msg: "YAML directives are not supported", Hint: "remove the line"}
+			return nil, bad(s.place(d.Start), "YAML directives are not supported", "remove the line")
 		}
 		if body != nil {
-			return nil, &Error{at: s.place(first(doc.Body)), Msg: "a second document starts here",
-				Hint: `remove the line "---" or "..." above, or move what follows to a file in conf.d`}
+			return nil, bad(s.place(first(doc.Body)), "a second document starts here",
+				`remove the line "---" or "..." above, or move what follows to a file in conf.d`)
 		}
 		body = doc.Body
 	}
@@ -152,9 +155,10 @@ func checkComplete(s *source, tokens token.Tokens, body ast.Node) *Error {
 	}
 	for _, t := range tokens {
 		switch t.Type {
-		case token.StringType, token.SingleQuoteType, token.DoubleQuoteType, token.IntegerType, token.FloatType, token.BoolType, token.NullType:
+		case token.StringType, token.SingleQuoteType, token.DoubleQuoteType,
+			token.IntegerType, token.FloatType, token.BoolType, token.NullType:
 			if !seen[t] {
-				return &Error{at: s.place(t), Msg: "this cannot be understood where it stands", Hint: "check the syntax around it"}
+				return bad(s.place(t), "this cannot be understood where it stands", "check the syntax around it")
 			}
 		}
 	}

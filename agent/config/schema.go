@@ -93,6 +93,9 @@ func fieldsOf(t reflect.Type) []field {
 		if key == "" {
 			panic(fmt.Sprintf("config: field %s.%s has no yaml tag", t, f.Name))
 		}
+		if slices.ContainsFunc(fields, func(f field) bool { return f.key == key }) {
+			panic(fmt.Sprintf("config: two fields of %s have the yaml tag %q", t, key))
+		}
 		fields = append(fields, field{key: key, name: f.Name, typ: f.Type, i: i})
 	}
 	return fields
