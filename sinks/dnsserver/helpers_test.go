@@ -223,3 +223,9 @@ func toRecord(rr dns.RR) agent.Record {
 	}
 	return r
 }
+
+// newContext returns a context that a test ends itself, before it checks that
+// nothing is left.
+func newContext() (context.Context, context.CancelFunc) {
+	return context.WithCancel(context.Background())
+}

@@ -179,6 +179,7 @@ func (s *Server) answerTCP(ctx context.Context, w *tcpWriter, forwards *sync.Wai
 			})
 			return nil
 		}
+		s.meters.overloaded.Add(1)
 		n = r.fail(c, msg, out[:], rcodeServFail)
 	}
 	return w.write(out[:n], false)
