@@ -89,6 +89,26 @@ func TestEffectiveRoundTrip(t *testing.T) {
 	roundTrip(t, cfg, res)
 }
 
+// Text is only bare where no YAML parser takes it for anything else.
+func TestQuote(t *testing.T) {
+	for text, bare := range map[string]bool{
+		"a": true, "a-b_c": true, "/a/*": true, "10s": true, "1.2.3.4": true, "85%": true, "a=b": true, "x.y:z": true,
+		"1": false, "1.5": false, "1e3": false, "0x1f": false, "1_000": false, "12:30": false, "true": false, "No": false, "": false,
+		"a b": false, "a:": false, "-a": false, "*": false, "é": false, "a#b": false, "{a": false,
+	} {
+		want := text
+		if !bare {
+			want = `"` + text + `"`
+		}
+		if got := quote(text, false); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if got, want := quote("a:b", true), `"a:b"`; got != want {
+		t.Errorf("in brackets: got %s, want %s", got, want)
+	}
+}
+
 func TestQuoteRoundTrip(t *testing.T) {
 	for _, text := range []string{
 		"", " ", "a", "a b", "a: b", "a:", ":a", "a #b", "#", "-", "- a", "--- ", "...", "*a", "&a", "!a", "%a", "@a", "`", "'", `"`, `\`, `\n`,

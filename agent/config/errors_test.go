@@ -75,6 +75,7 @@ func TestPlaces(t *testing.T) {
 		{"tags: {é: é, ü: [x]}\n", "a.yaml:1:17"},
 		{"statsd:\n  rate: x   \n \n", "a.yaml:2:9"},
 		{"statsd:\n  rate: \"\\u0041\"   # c\n", "a.yaml:2:9"},
+		{"statsd:\n  threads: -1 \n \n", "a.yaml:2:12"},
 		{"statsd:\n\n  # c\n\n  rate:    x\n", "a.yaml:5:12"},
 		{"prune:\n  rules:\n  - match: /a\n    keep: 1\n  -   keep: 2\n      match: /b\n", "a.yaml:4:11 a.yaml:5:13"},
 		{"log_level: |\n  a\n  b\nstatsd: []\n", "a.yaml:1:12 a.yaml:4:9"},
@@ -196,24 +197,47 @@ func TestReadDir(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	for name, text := range map[string]string{
-		"large file":   "# " + strings.Repeat("x", maxBytes),
-		"brackets":     strings.Repeat("[", 1000),
-		"braces":       strings.Repeat("{a: ", 1000),
-		"dashes":       strings.Repeat("- ", 1000),
-		"questions":    strings.Repeat("? ", 1000),
-		"tags":         strings.Repeat("!a ", 1000),
-		"control":      "log_level: \"\x01\"",
-		"not UTF-8":    "log_level: \xff",
-		"lone return":  "log_level: debug\rstatsd: x",
-		"invalid C1":   "log_level: \u0085",
-		"inner BOM":    "log_level: \ufeff",
-		"only scalars": "hello",
+	for _, tt := range []struct{ text, want string }{
+		{"# " + strings.Repeat("x", maxBytes), "larger than"},
+		{strings.Repeat("[", 1000), "levels deep"},
+		{strings.Repeat("{a: ", 1000), "levels deep"},
+		{strings.Repeat("- ", 1000), "levels deep"},
+		{strings.Repeat("? ", 1000), "levels deep"},
+		{strings.Repeat("!a ", 1000), "levels deep"},
+		{"log_level: \"\x01\"", "U+0001"},
+		{"log_level: \xff", "UTF-8"},
+		{"log_level: debug\rstatsd: x", "U+000D"},
+		{"log_level: \u0085", "U+0085"},
+		{"log_level: \ufeff", "U+FEFF"},
 	} {
-		if _, _, err := load(text); err == nil {
-			t.Errorf("%s: got no error", name)
-		} else if len(err.Error()) > 300 {
-			t.Errorf("%s: got an error of %d bytes", name, len(err.Error()))
+		_, _, err := load(tt.text)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 300 {
+			t.Errorf("%.40q: got %v, want a short error with %q", tt.text, err, tt.want)
+		}
+	}
+}
+
+// A number means the same to every reader of the file, or is refused.
+func TestNumbers(t *testing.T) {
+	for text, want := range map[string]uint16{"0": 0, "7": 7, "65535": 65535} {
+		got, _, err := load("statsd: {threads: " + text + "}")
+		if err != nil || got.Statsd.Threads != want {
+			t.Errorf("%s: got %d, %v, want %d", text, got.Statsd.Threads, err, want)
+		}
+	}
+	for _, text := range []string{"017", "00", "+7", "0x11", "0o17", "0b11", "1_000", "1e3", "1.0", "-1", "65536", "99999999999999999999", "~"} {
+		if got, _, err := load("statsd: {threads: " + text + "}"); err == nil {
+			t.Errorf("threads: %s: got %d, want an error", text, got.Statsd.Threads)
+		}
+	}
+	for text, want := range map[string]float64{"1": 1, "0.25": 0.25, "-1.5": -1.5, "1e-3": 0.001, "0": 0} {
+		if got, _, err := load("statsd: {rate: " + text + "}"); err != nil || got.Statsd.Rate != want {
+			t.Errorf("%s: got %v, %v, want %v", text, got.Statsd.Rate, err, want)
+		}
+	}
+	for _, text := range []string{".nan", "-.inf", "NaN", "infinity", "1_0.5", "0x1p4", "01.5", "1e999"} {
+		if got, _, err := load("statsd: {rate: " + text + "}"); err == nil {
+			t.Errorf("rate: %s: got %v, want an error", text, got.Statsd.Rate)
 		}
 	}
 }
