@@ -27,10 +27,14 @@ func NewIMDS(cfg Config) *imds.Client {
 		Endpoint:       cfg.IMDSEndpoint,
 		EnableFallback: aws.FalseTernary,
 		Retryer:        aws.NopRetryer{},
-		HTTPClient: awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-			t.Proxy = nil
-		}),
+		HTTPClient:     metadataHTTP(),
 	})
+}
+
+// metadataHTTP is the SDK's HTTP client without proxies. imds.New adds its
+// timeouts.
+func metadataHTTP() *awshttp.BuildableClient {
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = nil })
 }
 
 // instance is what the metadata service says of this instance.

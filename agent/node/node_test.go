@@ -211,6 +211,9 @@ func TestPitfall_discovery26_ClonesRenamesAndReaddressing(t *testing.T) {
 	m.remove("etc/machine-id")
 	m.remove(dmi + "product_uuid")
 	same("nothing but a name is known", m)
+	late := m.clone()
+	late.write("etc/machine-id", id2)
+	differ("clone of a host that did not know its machine ID when last started", late)
 	m.write("etc/machine-id", id1)
 	m.write(dmi+"product_uuid", uuid1)
 	same("all is known again", m)
@@ -428,15 +431,11 @@ func TestSilentServiceIsBounded(t *testing.T) {
 	}
 }
 
+// Go exempts loopback addresses from HTTP_PROXY, so that a fake service cannot
+// tell: look at the transport.
 func TestNoProxyForMetadata(t *testing.T) {
-	t.Setenv("HTTP_PROXY", "http://192.0.2.1:1")
-	aws := fakeaws.ServeIMDS(t, fakeaws.Instance{})
-	cfg := DefaultConfig()
-	// A name that Go's proxy rules do not exempt, unlike 127.0.0.1, needs a
-	// resolver; so ask the transport itself.
-	cfg.IMDSEndpoint = aws.URL()
-	if _, err := (metadata{NewIMDS(cfg)}).fetch(t.Context()); err != nil {
-		t.Errorf("fetch = %v", err)
+	if metadataHTTP().GetTransport().Proxy != nil {
+		t.Error("the metadata service is asked through a proxy")
 	}
 }
 

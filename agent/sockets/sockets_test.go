@@ -574,6 +574,37 @@ func TestReleaseTellsTheManager(t *testing.T) {
 	}
 }
 
+func TestUselessStoredSocketIsReplacedInTheStore(t *testing.T) {
+	m := newManager(t)
+	name := fdName("c", "udp", "127.0.0.1:0")
+	fd, err := bindOnce(t.Context(), "tcp", "127.0.0.1:0", nil)
+	must(t, err)
+	must(t, store(name, fd))
+	packet(t, handOver(t, name, fd).Scope("c"), "udp", "127.0.0.1:0")
+	m.take()
+	if diff := cmp.Diff([]string{name}, m.names); diff != "" {
+		t.Fatalf("stored (-want +got):\n%s", diff)
+	}
+	if err := check(int(m.files[name].Fd()), "udp", "127.0.0.1:0"); err != nil {
+		t.Errorf("the stored one: %v", err)
+	}
+}
+
+func TestInheritedSocketsDoNotBlock(t *testing.T) {
+	fd, err := bindOnce(t.Context(), "udp", "127.0.0.1:0", nil)
+	must(t, err)
+	must(t, unix.SetNonblock(fd, false)) // as another program may have left it
+	r := handOver(t, "x", fd)
+	flags, err := unix.FcntlInt(uintptr(r.inherited["x"]), unix.F_GETFL, 0)
+	must(t, err)
+	if flags&unix.O_NONBLOCK == 0 {
+		t.Error("the socket blocks")
+	}
+	if flags, err = unix.FcntlInt(uintptr(r.inherited["x"]), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("the socket leaks into children: %#x, %v", flags, err)
+	}
+}
+
 func TestManagerThatDoesNotAnswer(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(t.TempDir(), "nobody"))
 	packet(t, newRegistry(t).Scope("c"), "udp", "127.0.0.1:0") // works all the same
