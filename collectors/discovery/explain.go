@@ -51,6 +51,9 @@ func (d *Discovery) explanation(ref string) (Explanation, error) {
 		if run := v.lastRun(ref); run != nil {
 			return v.explainRemoved(run), nil
 		}
+		if slices.ContainsFunc(v.snap.Unread, func(id string) bool { return ref != "" && strings.HasPrefix(id, ref) }) {
+			return Explanation{}, fmt.Errorf("find container %q: %w", ref, errUnread)
+		}
 		return Explanation{}, err
 	}
 	return v.explain(c), nil
@@ -102,6 +105,11 @@ func (v *view) explain(c *agent.Container) Explanation {
 	}
 	e.Reasons = append(e.Reasons, a.plan.notes...)
 	e.Reasons = append(e.Reasons, unclaimed(a)...)
+	if len(e.Reasons) == 0 {
+		reason := v.nothingAsked(c)
+		reason.Rule = "it has SERVICE_… settings, but none of them is a name"
+		e.Reasons = append(e.Reasons, reason)
+	}
 	return e
 }
 

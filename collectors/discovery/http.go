@@ -71,7 +71,7 @@ func statusOf(err error) int {
 		return http.StatusBadRequest
 	case errors.Is(err, errAmbiguous):
 		return http.StatusConflict
-	case errors.Is(err, errNotReady):
+	case errors.Is(err, errNotReady), errors.Is(err, errUnread):
 		return http.StatusServiceUnavailable
 	default:
 		return http.StatusNotFound

@@ -24,6 +24,7 @@ type PortMapping struct {
 
 var (
 	errNotReady  = errors.New("the engine's containers are not known yet")
+	errUnread    = errors.New("it exists, but the engine fails to inspect it")
 	errNotFound  = errors.New("not found on this host")
 	errAmbiguous = errors.New("ambiguous")
 )

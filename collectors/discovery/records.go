@@ -10,7 +10,7 @@ import (
 // records returns what the view wants in DNS, sorted, without repeats, and with
 // one TTL in each RRset.
 func (v *view) records() []agent.Record {
-	rs := recordList{list: make([]agent.Record, 0, 2+4*len(v.apps))}
+	rs := recordList{list: make([]agent.Record, 0, 2+4*len(v.apps)), node: v.place.target}
 	rs.addresses(v.place.target, v.place.v4, v.place.v6, v.rules.ttl)
 	for i := range v.apps {
 		for j := range v.apps[i].sites {
@@ -24,7 +24,10 @@ func (v *view) records() []agent.Record {
 	return slices.Compact(rs.list)
 }
 
-type recordList struct{ list []agent.Record }
+type recordList struct {
+	list []agent.Record
+	node string // the host's own target, whose addresses are in the list already
+}
 
 // site adds the records of one claim: SRV at its name, addresses at its
 // targets, and for a plain name both at the alias, so that a client finds the
@@ -37,7 +40,9 @@ func (rs *recordList) site(s *site, targetTTL uint32) {
 			Priority: cl.options.priority, Weight: cl.options.weight, Port: at.port, Target: at.target,
 		}
 		rs.list = append(rs.list, srv)
-		rs.addresses(at.target, at.v4, at.v6, targetTTL)
+		if at.target != rs.node {
+			rs.addresses(at.target, at.v4, at.v6, targetTTL)
+		}
 		if cl.alias != "" {
 			srv.Name = cl.alias
 			rs.list = append(rs.list, srv)
