@@ -1,0 +1,7 @@
+package a
+
+import (
+	_ "testing"
+
+	_ "github.com/berthd/berth/test/apps"
+)
