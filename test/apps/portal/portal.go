@@ -131,7 +131,7 @@ func (p *Portal) find(ctx context.Context, service, path string, v any) (Found, 
 	for _, srv := range srvs {
 		f.Targets = append(f.Targets, hostPort(strings.TrimSuffix(srv.Target, "."), srv.Port))
 	}
-	var errs []error
+	errs := []error{errors.New("no instance answers")}
 	for _, srv := range srvs {
 		addrs, err := p.Resolver.LookupHost(ctx, srv.Target)
 		errs = append(errs, err)
