@@ -76,6 +76,7 @@ func TestPlaces(t *testing.T) {
 		{"statsd:\n  rate: x   \n \n", "a.yaml:2:9"},
 		{"statsd:\n  rate: \"\\u0041\"   # c\n", "a.yaml:2:9"},
 		{"statsd:\n  threads: -1 \n \n", "a.yaml:2:12"},
+		{"buckets:\n  1: 1 \n \n", "a.yaml:2:6"},
 		{"statsd:\n\n  # c\n\n  rate:    x\n", "a.yaml:5:12"},
 		{"prune:\n  rules:\n  - match: /a\n    keep: 1\n  -   keep: 2\n      match: /b\n", "a.yaml:4:11 a.yaml:5:13"},
 		{"log_level: |\n  a\n  b\nstatsd: []\n", "a.yaml:1:12 a.yaml:4:9"},
