@@ -77,7 +77,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("ipv6: other hosts cannot reach %s: want an IPv6 address of this host", c.IPv6))
 	}
 	switch c.EC2 {
-	case EC2Auto, EC2On, EC2Off:
+	case "", EC2Auto, EC2On, EC2Off:
 	default:
 		errs = append(errs, fmt.Errorf("ec2: %q is none of auto, on, off", c.EC2))
 	}

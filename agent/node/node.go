@@ -129,7 +129,7 @@ func New(cfg Config, env agent.Env, opts ...Option) (*Source, error) {
 	s.health.Declare("state", agent.SeverityError, 0)
 	s.health.Declare("address", agent.SeverityWarning, interval)
 
-	s.ec2 = cfg.EC2 == EC2On || cfg.EC2 == EC2Auto && s.host.onEC2()
+	s.ec2 = cfg.EC2 == EC2On || cfg.EC2 != EC2Off && s.host.onEC2()
 	s.look()
 	if err := s.openState(); err != nil {
 		return nil, fmt.Errorf("start node: %w", err)
