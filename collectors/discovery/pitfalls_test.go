@@ -173,13 +173,15 @@ func TestPitfall_discovery12_NetworkOfAnotherContainer(t *testing.T) {
 			t.Errorf("reason %q, want %q; records %v", why, test.why, lines(t, snap))
 		}
 	}
-	// The other one is started again, and so is the app: a new port, from the
-	// plan of the new pair although the app's settings did not change.
+	// What SERVICE_NAME means to the app changes with the other one's ports,
+	// although the app itself does not.
+	general := with(app, func(c *agent.Container) { c.Labels = named("SERVICE_NAME=_web._tcp") })
 	r, m := mustRules(t, nil), new(memo)
-	r.evaluate(snapshot(app, x), testNow, m)
-	moved := with(x, func(c *agent.Container) { c.Ports = both("80/tcp=8081") })
-	checkLines(t, linesOf(r.evaluate(snapshot(app, moved), testNow, m).set),
-		"_web._tcp.berth.internal. 5 IN SRV 1 1 8081 n1.berth.internal.")
+	checkLines(t, linesOf(r.evaluate(snapshot(general, x), testNow, m).set), record)
+	more := with(x, func(c *agent.Container) { c.Ports = append(both("80/tcp=8080"), both("81/tcp=8081")...) })
+	checkLines(t, linesOf(r.evaluate(snapshot(general, more), testNow, m).set),
+		"_web-80._tcp.berth.internal. 5 IN SRV 1 1 8080 n1.berth.internal.",
+		"_web-81._tcp.berth.internal. 5 IN SRV 1 1 8081 n1.berth.internal.")
 }
 
 func TestPitfall_discovery12_ItsOwnNetworkInACircle(t *testing.T) {
