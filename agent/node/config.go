@@ -2,10 +2,11 @@ package node
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"net/url"
 	"regexp"
+
+	"github.com/berthd/berth/agent/config"
 )
 
 // Config says who this host is, where berth cannot or should not find out by
@@ -64,27 +65,27 @@ func DefaultConfig() Config { return Config{EC2: EC2Auto} }
 
 var labelForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// Validate returns all that is wrong with the config.
+// Validate returns all that is wrong with the config, as *config.FieldError.
 func (c Config) Validate() error {
 	var errs []error
 	if c.ID != "" && !labelForm.MatchString(c.ID) {
-		errs = append(errs, fmt.Errorf("id: %q is not a DNS label in lower case: want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", c.ID))
+		errs = append(errs, config.Fieldf("id", "%q is not a DNS label in lower case: want 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", c.ID))
 	}
 	if c.IPv4.IsValid() && (!c.IPv4.Is4() || !usable(c.IPv4)) {
-		errs = append(errs, fmt.Errorf("ipv4: other hosts cannot reach %s: want an IPv4 address of this host", c.IPv4))
+		errs = append(errs, config.Fieldf("ipv4", "other hosts cannot reach %s: want an IPv4 address of this host", c.IPv4))
 	}
 	if c.IPv6.IsValid() && (!c.IPv6.Is6() || c.IPv6.Is4In6() || c.IPv6.Zone() != "" || !usable(c.IPv6)) {
-		errs = append(errs, fmt.Errorf("ipv6: other hosts cannot reach %s: want an IPv6 address of this host", c.IPv6))
+		errs = append(errs, config.Fieldf("ipv6", "other hosts cannot reach %s: want an IPv6 address of this host", c.IPv6))
 	}
 	switch c.EC2 {
 	case "", EC2Auto, EC2On, EC2Off:
 	default:
-		errs = append(errs, fmt.Errorf("ec2: %q is none of auto, on, off", c.EC2))
+		errs = append(errs, config.Fieldf("ec2", "%q is none of auto, on, off", c.EC2))
 	}
 	if c.IMDSEndpoint != "" {
 		u, err := url.Parse(c.IMDSEndpoint)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			errs = append(errs, fmt.Errorf("imds_endpoint: %q is not a URL such as http://169.254.169.254", c.IMDSEndpoint))
+			errs = append(errs, config.Fieldf("imds_endpoint", "%q is not a URL such as http://169.254.169.254", c.IMDSEndpoint))
 		}
 	}
 	return errors.Join(errs...)
