@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/berthd/berth/agent"
+	"github.com/berthd/berth/agent/config"
 )
 
 // started returns a Discovery that has seen one snapshot.
@@ -259,9 +260,9 @@ func TestConfigValidate(t *testing.T) {
 		"domain: \"Berth\" is not":   func(c *Config) { c.Domain = "Berth" },
 		"domain: \"b.\" has an empt": func(c *Config) { c.Domain = "b." },
 		"is longer than 149 bytes":   func(c *Config) { c.Domain = strings.Repeat("a.", 80) + "a" },
-		"ttl: -1s is not between":    func(c *Config) { c.TTL = -time.Second },
-		"ttl: 24h0m1s is not betwee": func(c *Config) { c.TTL = maxTTL + time.Second },
-		"ttl: 1.5s is not a whole":   func(c *Config) { c.TTL = 1500 * time.Millisecond },
+		"ttl: -1s is not between":    func(c *Config) { c.TTL = config.Duration(-time.Second) },
+		"ttl: 1d1s is not between":   func(c *Config) { c.TTL = config.Duration(maxTTL + time.Second) },
+		"ttl: 1.5s is not a whole":   func(c *Config) { c.TTL = config.Duration(1500 * time.Millisecond) },
 		"allow_names[1]: \"[\" is n": func(c *Config) { c.AllowNames = []string{"ok", "["} },
 		"name_template: template":    func(c *Config) { c.NameTemplate = "{{.Sevice}}" },
 		"name_template: template: n": func(c *Config) { c.NameTemplate = "{{" },

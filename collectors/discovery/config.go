@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/template"
 	"time"
+
+	"github.com/berthd/berth/agent/config"
 )
 
 // maxTTL is the highest TTL that is accepted: one day. A longer one would keep
@@ -21,6 +23,9 @@ const maxDomain = maxName - 39 - 63 - 2
 
 // Config is the section `discovery` of berth's configuration.
 type Config struct {
+	// Enabled turns discovery on.
+	Enabled bool `yaml:"enabled"`
+
 	// Domain is what the names of services and hosts end in. Every host of a
 	// fleet may use the same one.
 	Domain string `yaml:"domain"`
@@ -28,7 +33,7 @@ type Config struct {
 	// TTL is how long resolvers may keep a record, 0s to 24h, in whole seconds.
 	// SERVICE_<port>_TTL overrides it for one service. Where several containers
 	// of a host give one name different TTLs, the lowest holds for all of them.
-	TTL time.Duration `yaml:"ttl"`
+	TTL config.Duration `yaml:"ttl"`
 
 	// Priority is the SRV priority of services that do not set
 	// SERVICE_<port>_PRIORITY. Clients use the lowest priority that answers.
@@ -56,8 +61,9 @@ type Config struct {
 // DefaultConfig returns the configuration that works on any host.
 func DefaultConfig() Config {
 	return Config{
+		Enabled:  true,
 		Domain:   "berth.internal",
-		TTL:      5 * time.Second,
+		TTL:      config.Duration(5 * time.Second),
 		Priority: 1,
 		Weight:   1,
 	}
@@ -68,21 +74,21 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var errs []error
 	if err := checkDomain(c.Domain); err != nil {
-		errs = append(errs, fmt.Errorf("domain: %w", err))
+		errs = append(errs, config.Fieldf("domain", "%w", err))
 	}
 	switch {
-	case c.TTL < 0 || c.TTL > maxTTL:
-		errs = append(errs, fmt.Errorf("ttl: %v is not between 0s and %v", c.TTL, maxTTL))
-	case c.TTL%time.Second != 0:
-		errs = append(errs, fmt.Errorf("ttl: %v is not a whole number of seconds", c.TTL))
+	case c.TTL < 0 || c.TTL.Std() > maxTTL:
+		errs = append(errs, config.Fieldf("ttl", "%v is not between 0s and %v", c.TTL, config.Duration(maxTTL)))
+	case c.TTL.Std()%time.Second != 0:
+		errs = append(errs, config.Fieldf("ttl", "%v is not a whole number of seconds", c.TTL))
 	}
 	for i, pattern := range c.AllowNames {
 		if _, err := path.Match(pattern, ""); err != nil {
-			errs = append(errs, fmt.Errorf("allow_names[%d]: %q is not a glob pattern: %w", i, pattern, err))
+			errs = append(errs, config.Fieldf(fmt.Sprintf("allow_names[%d]", i), "%q is not a glob pattern: %w", pattern, err))
 		}
 	}
 	if _, err := parseTemplate(c.NameTemplate); err != nil {
-		errs = append(errs, fmt.Errorf("name_template: %w", err))
+		errs = append(errs, config.Fieldf("name_template", "%w", err))
 	}
 	return errors.Join(errs...)
 }

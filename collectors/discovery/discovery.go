@@ -80,7 +80,7 @@ type Discovery struct {
 	rules   *rules
 	log     *slog.Logger
 	health  *agent.Scope
-	records agent.Records
+	records *agent.Records
 	view    atomic.Pointer[view] // the latest evaluation; nil before the first
 	stats   stats
 }
@@ -91,7 +91,7 @@ func New(cfg Config, env agent.Env) (*Discovery, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check discovery config: %w", err)
 	}
-	d := &Discovery{rules: r, log: env.Log, health: env.Health.Scope(name)}
+	d := &Discovery{rules: r, records: new(agent.Records), log: env.Log, health: env.Health.Scope(name)}
 	d.health.Declare("claims", agent.SeverityWarning, 0)
 	d.health.Declare("address", agent.SeverityWarning, addressGrace)
 	return d, nil
@@ -106,7 +106,11 @@ func (d *Discovery) Name() string { return name }
 
 // Records returns where the desired records are published; each sink subscribes
 // to it.
-func (d *Discovery) Records() *agent.Records { return &d.records }
+func (d *Discovery) Records() *agent.Records { return d.records }
+
+// PublishTo makes the desired records go to r, which may outlive the collector:
+// sinks then see one sequence of sets, whatever is reloaded. Call it before Run.
+func (d *Discovery) PublishTo(r *agent.Records) { d.records = r }
 
 // Run publishes the desired records until ctx ends. It returns nil then, and
 // leaves the last records wanted.

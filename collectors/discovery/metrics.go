@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"fmt"
 	"sync/atomic"
 
 	"github.com/berthd/berth/agent"
@@ -13,29 +14,51 @@ type stats struct {
 	nanoseconds  atomic.Uint64 // spent in evaluations
 }
 
-// Metrics yields the component's figures.
-func (d *Discovery) Metrics(yield func(agent.Sample) bool) {
-	var registered, out, refused, held, records float64
-	if v := d.view.Load(); v != nil {
-		refused, held, records = float64(len(v.refused)), float64(v.held), float64(len(v.set.Records))
-		for i := range v.apps {
-			for j := range v.apps[i].sites {
-				if v.apps[i].sites[j].registered() {
-					registered++
-				} else {
-					out++
-				}
+// figures sums up the latest evaluation.
+type figures struct{ registered, out, refused, held, records int }
+
+func (d *Discovery) figures() figures {
+	v := d.view.Load()
+	if v == nil {
+		return figures{}
+	}
+	f := figures{refused: len(v.refused), held: v.held, records: len(v.set.Records)}
+	for i := range v.apps {
+		for j := range v.apps[i].sites {
+			if v.apps[i].sites[j].registered() {
+				f.registered++
+			} else {
+				f.out++
 			}
 		}
 	}
+	return f
+}
+
+// Summary returns the key figures in one line, for people.
+func (d *Discovery) Summary() string {
+	f := d.figures()
+	line := fmt.Sprintf("%d names registered, %d out, %d records", f.registered, f.out, f.records)
+	if f.refused > 0 {
+		line += fmt.Sprintf(", %d claims refused", f.refused)
+	}
+	if f.held > 0 {
+		line += fmt.Sprintf(", %d containers held down", f.held)
+	}
+	return line
+}
+
+// Metrics yields the component's figures.
+func (d *Discovery) Metrics(yield func(agent.Sample) bool) {
+	f := d.figures()
 	const instancesHelp = "Names that containers claim, by whether they are registered."
 	gauge, counter := agent.Gauge, agent.Counter
 	for _, s := range []agent.Sample{
-		{Name: "berth_discovery_instances", Help: instancesHelp, Kind: gauge, Value: registered, Labels: []agent.Label{{Name: "state", Value: Registered}}},
-		{Name: "berth_discovery_instances", Help: instancesHelp, Kind: gauge, Value: out, Labels: []agent.Label{{Name: "state", Value: Out}}},
-		{Name: "berth_discovery_records", Help: "DNS records that this host wants.", Kind: gauge, Value: records},
-		{Name: "berth_discovery_claims_refused", Help: "Claims and settings of live containers that are wrong.", Kind: gauge, Value: refused},
-		{Name: "berth_discovery_held_down", Help: "Containers that are held down after a crash loop.", Kind: gauge, Value: held},
+		{Name: "berth_discovery_instances", Help: instancesHelp, Kind: gauge, Value: float64(f.registered), Labels: []agent.Label{{Name: "state", Value: Registered}}},
+		{Name: "berth_discovery_instances", Help: instancesHelp, Kind: gauge, Value: float64(f.out), Labels: []agent.Label{{Name: "state", Value: Out}}},
+		{Name: "berth_discovery_records", Help: "DNS records that this host wants.", Kind: gauge, Value: float64(f.records)},
+		{Name: "berth_discovery_claims_refused", Help: "Claims and settings of live containers that are wrong.", Kind: gauge, Value: float64(f.refused)},
+		{Name: "berth_discovery_held_down", Help: "Containers that are held down after a crash loop.", Kind: gauge, Value: float64(f.held)},
 		{Name: "berth_discovery_evaluations_total", Help: "Times that the rules were applied to a snapshot.", Kind: counter, Value: float64(d.stats.evaluations.Load())},
 		{Name: "berth_discovery_evaluation_seconds_total", Help: "Time spent in applying the rules.", Kind: counter, Value: float64(d.stats.nanoseconds.Load()) / 1e9},
 		{Name: "berth_discovery_publications_total", Help: "Times that the desired records changed.", Kind: counter, Value: float64(d.stats.publications.Load())},

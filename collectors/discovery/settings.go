@@ -138,7 +138,7 @@ type options struct {
 // options reads everything that is said of a port. A value that cannot be used
 // is noted, and the default of the configuration takes its place.
 func (s *settings) options(port uint16, cfg *Config) options {
-	o := options{priority: cfg.Priority, weight: cfg.Weight, ttl: seconds(cfg.TTL)}
+	o := options{priority: cfg.Priority, weight: cfg.Weight, ttl: seconds(cfg.TTL.Std())}
 	for _, key := range s.keys(port) {
 		v, _ := s.lookup(port, key)
 		if v.value == "" {
@@ -157,7 +157,7 @@ func (s *settings) options(port uint16, cfg *Config) options {
 		case "WEIGHT":
 			o.weight = s.number(v, cfg.Weight)
 		case "TTL":
-			o.ttl = s.ttl(v, cfg.TTL)
+			o.ttl = s.ttl(v, cfg.TTL.Std())
 		default:
 			if strings.HasPrefix(key, "CHECK_") {
 				put(&o.checks, strings.ToLower(strings.TrimPrefix(key, "CHECK_")), v.value)

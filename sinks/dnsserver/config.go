@@ -5,11 +5,16 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/berthd/berth/agent/config"
 )
 
 // Config is the section of berth's configuration for the embedded DNS server.
 // The zone is that of the records, and set where they are made.
 type Config struct {
+	// Enabled turns the server on.
+	Enabled bool `yaml:"enabled"`
+
 	// Listen is the addresses to serve on, besides the gateways of all of the
 	// engine's bridge networks, which are always served and followed as
 	// networks come and go. Only loopback, private, link-local and
@@ -36,7 +41,7 @@ type Config struct {
 
 // DefaultConfig returns the configuration that works with no settings at all.
 func DefaultConfig() Config {
-	return Config{Listen: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, Port: 53}
+	return Config{Enabled: true, Listen: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, Port: 53}
 }
 
 // Validate returns an error that names every setting which cannot be used.
@@ -44,21 +49,21 @@ func (c Config) Validate() error {
 	var errs []error
 	for i, a := range c.Listen {
 		if err := bindable(a); err != nil {
-			errs = append(errs, fmt.Errorf("listen: %w", err))
+			errs = append(errs, config.Fieldf("listen", "%w", err))
 		}
 		if slices.Contains(c.Listen[:i], a) {
-			errs = append(errs, fmt.Errorf("listen: %s is listed twice", a))
+			errs = append(errs, config.Fieldf("listen", "%s is listed twice", a))
 		}
 	}
 	if c.ForwardMisses && !c.Forward {
-		errs = append(errs, errors.New("forward_misses: needs forward"))
+		errs = append(errs, config.Fieldf("forward_misses", "it needs forward: true"))
 	}
 	for _, up := range c.Upstreams {
 		switch {
 		case !up.IsValid() || up.Port() == 0 || up.Addr().IsUnspecified():
-			errs = append(errs, fmt.Errorf("upstreams: %s is no address and port of a resolver", up))
+			errs = append(errs, config.Fieldf("upstreams", "%s is no address and port of a resolver", up))
 		case up.Port() == c.Port && slices.Contains(c.Listen, up.Addr()):
-			errs = append(errs, fmt.Errorf("upstreams: %s is this server itself", up))
+			errs = append(errs, config.Fieldf("upstreams", "%s is this server itself", up))
 		}
 	}
 	return errors.Join(errs...)

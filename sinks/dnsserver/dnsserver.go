@@ -153,9 +153,9 @@ func (s *Server) publish(set agent.RecordSet, seq uint64) {
 		serial = max(serial, t.serial+1)
 	}
 	t, errs := newTable(set, seq, serial)
+	s.meters.publishNanos.Store(int64(time.Since(start)))
 	if t != nil {
 		s.table.Store(t)
 	}
-	s.meters.publishNanos.Store(int64(time.Since(start)))
 	s.health.Set(condRecords, errors.Join(errs...), "these records are not served: correct the name that the container asks for")
 }

@@ -1,7 +1,9 @@
 package dnsserver
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -78,6 +80,28 @@ func rcodeName(code int) string {
 		return "BADVERS"
 	}
 	return strconv.Itoa(code)
+}
+
+// Summary returns the key figures in one line, for people.
+func (s *Server) Summary() string {
+	var answered, records uint64
+	for tr := range s.meters.rcode {
+		for code := range s.meters.rcode[tr] {
+			answered += s.meters.rcode[tr][code].Load()
+		}
+	}
+	if t := s.table.Load(); t != nil {
+		records = uint64(t.count)
+	}
+	addrs := make([]string, 0, 4)
+	for _, a := range s.Listening() {
+		addrs = append(addrs, a.String())
+	}
+	where := "nowhere"
+	if len(addrs) > 0 {
+		where = strings.Join(addrs, ", ")
+	}
+	return fmt.Sprintf("%d records on %s; %d answers", records, where, answered)
 }
 
 // Metrics yields the server's figures.

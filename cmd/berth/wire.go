@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/berthd/berth/agent"
+	"github.com/berthd/berth/collectors/discovery"
+	"github.com/berthd/berth/sinks/dnsserver"
+	"github.com/berthd/berth/sinks/stdout"
+)
+
+// build makes the components of a configuration, in the order in which they are
+// started. This is the one place where collectors meet sinks: what one wants
+// travels to the other through the daemon's records, which outlive both. In a
+// dry run, standard output takes the place of every sink.
+func (d *daemon) build(cfg Config) ([]*component, error) {
+	var out []*component
+	if cfg.Discovery.Enabled {
+		c, err := d.discovery(cfg.Discovery)
+		if err != nil {
+			return nil, fmt.Errorf("discovery: %w", err)
+		}
+		out = append(out, c)
+	}
+	switch {
+	case d.dryRun:
+		sink := stdout.New(os.Stdout, d.env)
+		out = append(out, d.recordSink(sink, nil))
+	case cfg.DNS.Enabled:
+		sink, err := dnsserver.New(cfg.DNS, d.env, d.agent.Store())
+		if err != nil {
+			return nil, fmt.Errorf("dns: %w", err)
+		}
+		out = append(out, d.recordSink(sink, cfg.DNS))
+	}
+	return out, nil
+}
+
+// discovery wires the collector to the agent's snapshots and to the records.
+func (d *daemon) discovery(cfg discovery.Config) (*component, error) {
+	col, err := discovery.New(cfg, d.env)
+	if err != nil {
+		return nil, err
+	}
+	col.PublishTo(d.records)
+	return &component{
+		name: col.Name(), section: cfg, part: col, summary: col.Summary,
+		run: func(ctx context.Context) error {
+			feed := d.agent.Store().Subscribe()
+			defer feed.Close()
+			return col.Run(ctx, feed)
+		},
+	}, nil
+}
+
+// recordSink wires a sink to the records.
+func (d *daemon) recordSink(sink agent.RecordSink, section any) *component {
+	c := &component{
+		name: sink.Name(), section: section, part: sink,
+		run: func(ctx context.Context) error {
+			want := d.records.Subscribe()
+			defer want.Close()
+			return sink.Run(ctx, want)
+		},
+	}
+	if s, ok := sink.(interface{ Summary() string }); ok {
+		c.summary = s.Summary
+	}
+	return c
+}
