@@ -52,16 +52,16 @@ test: setup generate-check lint race sim engine pitfalls ## run everything that 
 
 .PHONY: race
 race: ## run the tests that need no engine, with the race detector
-	@$(GOTEST) -json .cache/test/race.json -race $(UNIT)
+	@$(GOTEST) -json .cache/test/race.json -- -race $(UNIT)
 
 .PHONY: engine
 engine: ## run the tests with a real Docker engine
-	@$(GOTEST) -json .cache/test/engine.json -p 1 -count 1 $(ENGINE)
+	@$(GOTEST) -json .cache/test/engine.json -- -p 1 -count 1 $(ENGINE)
 
 .PHONY: sim
 sim: ## run the simulation of the loop: SEED= to replay, STEPS=
 	@BERTH_SIM_SEED=$(SEED) BERTH_SIM_STEPS=$(STEPS) \
-		$(GOTEST) -json .cache/test/sim.json -v -count 1 -run '^TestSimulation$$' ./agent
+		$(GOTEST) -json .cache/test/sim.json -- -v -count 1 -run '^TestSimulation$$' ./agent
 
 .PHONY: lint
 lint: $(GOFUMPT) $(STATICCHECK) ## gofumpt, go vet, staticcheck, shellcheck

@@ -1,7 +1,7 @@
 // Command gotest runs go test and prints what it would have printed, keeping
 // the events of all tests in a file; and lists the slowest tests of such files.
 //
-//	gotest -json FILE ARG…            go test ARG…, with the events in FILE
+//	gotest -json FILE -- ARG…         go test ARG…, with the events in FILE
 //	gotest -slowest N FILE…           the N slowest tests
 //
 // Its exit status is that of go test. Without -v among the arguments it prints
@@ -54,7 +54,7 @@ func main() {
 
 func run(file string, args []string) error {
 	if file == "" {
-		return errors.New("usage: gotest -json FILE ARG… | gotest -slowest N FILE…")
+		return errors.New("usage: gotest -json FILE -- ARG… | gotest -slowest N FILE…")
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
