@@ -173,9 +173,13 @@ func TestPitfall_discovery12_NetworkOfAnotherContainer(t *testing.T) {
 			t.Errorf("reason %q, want %q; records %v", why, test.why, lines(t, snap))
 		}
 	}
+	general := with(app, func(c *agent.Container) { c.Labels = named("SERVICE_NAME=_web._tcp") })
+	alone := mustRules(t, nil).evaluate(snapshot(general), testNow, new(memo))
+	if reasons := alone.explain(general).Reasons; !strings.Contains(reasons[0].Rule, "does not exist") {
+		t.Errorf("reasons %+v do not begin with the missing container", reasons)
+	}
 	// What SERVICE_NAME means to the app changes with the other one's ports,
 	// although the app itself does not.
-	general := with(app, func(c *agent.Container) { c.Labels = named("SERVICE_NAME=_web._tcp") })
 	r, m := mustRules(t, nil), new(memo)
 	checkLines(t, linesOf(r.evaluate(snapshot(general, x), testNow, m).set), record)
 	more := with(x, func(c *agent.Container) { c.Ports = append(both("80/tcp=8080"), both("81/tcp=8081")...) })

@@ -86,7 +86,10 @@ func (r *rules) evaluate(snap *agent.Snapshot, now time.Time, m *memo) *view {
 		if until, n := crashed.release(c, p, now); n > 0 && a.out == (verdict{}) {
 			v.hold(&a, until, n)
 		}
-		v.locate(&a, problem)
+		if a.out == (verdict{}) {
+			a.out = problem
+		}
+		v.locate(&a)
 		v.apps = append(v.apps, a)
 	}
 	var records []agent.Record
@@ -126,24 +129,20 @@ func life(c *agent.Container) verdict {
 }
 
 // locate finds a place for each claim of a container.
-func (v *view) locate(a *app, problem verdict) {
+func (v *view) locate(a *app) {
 	a.sites = make([]site, len(a.plan.claims))
 	for i := range a.plan.claims {
 		cl := &a.plan.claims[i]
 		s := &a.sites[i]
 		s.claim = cl
-		switch {
-		case cl.name.hides(v.place.label):
+		if cl.name.hides(v.place.label) {
 			s.out = verdict{"the name is that of the host, whose addresses it would mix with the container's", "use another name"}
 			if a.c.Alive() {
 				v.refused = append(v.refused, refusal{a.c, agent.Reason{Subject: cl.subject(), Verdict: Refused, Rule: s.out.why, Fix: s.out.fix}})
 			}
 			continue
-		case problem != verdict{}:
-			s.out = problem
-		default:
-			s.spots, s.out = v.place.locate(a.c, a.owner, cl)
 		}
+		s.spots, s.out = v.place.locate(a.c, a.owner, cl)
 		if a.out != (verdict{}) {
 			s.out = a.out
 		}
