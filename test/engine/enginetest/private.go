@@ -111,8 +111,8 @@ func (p *PrivateEngine) supervise(t testing.TB) {
 			t.Errorf("end the private engine: %v: %s", err, complaints.String())
 		}
 		for _, d := range []*daemon{p.dockerd, p.containerd} {
-			if d != nil {
-				<-d.exited
+			if d != nil && !d.ended(stopLimit) {
+				t.Errorf("end the private engine: %s is still running", d.name)
 			}
 		}
 		if _, err := os.Stat(p.Dir); !errors.Is(err, os.ErrNotExist) {
@@ -334,10 +334,18 @@ func (d *daemon) end(t testing.TB, sig syscall.Signal) {
 	if err := d.cmd.Process.Signal(sig); err != nil {
 		t.Fatalf("end the private engine: %v", err)
 	}
+	if !d.ended(stopLimit) {
+		t.Fatalf("end the private engine: still running %v after %v", stopLimit, sig)
+	}
+}
+
+// ended waits for the end, and reports whether it came in time.
+func (d *daemon) ended(limit time.Duration) bool {
 	select {
 	case <-d.exited:
-	case <-time.After(stopLimit):
-		t.Fatalf("end the private engine: still running %v after %v", stopLimit, sig)
+		return true
+	case <-time.After(limit):
+		return false
 	}
 }
 
