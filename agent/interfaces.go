@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
+	"syscall"
 	"time"
 )
 
@@ -157,6 +159,29 @@ type Env struct {
 	Health   *Health
 	Node     NodeSource
 	StateDir string // for durable state; exists, 0700
+
+	// Sockets hands out the component's listening sockets, which outlive it. It
+	// may be nil: then the component opens and closes its own.
+	Sockets Sockets
+}
+
+// SocketControl sets options on a socket before it is bound, as
+// net.ListenConfig has it.
+type SocketControl = func(network, address string, c syscall.RawConn) error
+
+// Sockets opens listening sockets that stay open when the component that asked
+// for them is run anew, so that what arrives meanwhile waits and is not refused.
+// Asking again returns another duplicate of the same socket; closing a duplicate
+// leaves the socket open. All methods are safe for concurrent use.
+type Sockets interface {
+	// ListenPacket opens a datagram socket; network and address are as in
+	// net.ListenPacket. control may be nil.
+	ListenPacket(ctx context.Context, network, address string, control SocketControl) (net.PacketConn, error)
+	// Listen opens a stream socket.
+	Listen(ctx context.Context, network, address string, control SocketControl) (net.Listener, error)
+	// Retain closes for good those of the component's sockets that keep does not
+	// want.
+	Retain(keep func(network, address string) bool)
 }
 
 // NodeSource says who this host is.

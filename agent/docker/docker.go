@@ -28,6 +28,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
@@ -284,7 +285,7 @@ func (e *Engine) Networks(ctx context.Context) ([]agent.Network, error) {
 // Inspect implements agent.Engine.
 func (e *Engine) Inspect(ctx context.Context, id string) (*agent.Container, error) {
 	c, err := e.client().ContainerInspect(ctx, id)
-	if client.IsErrNotFound(err) {
+	if errdefs.IsNotFound(err) {
 		return nil, agent.ErrNotFound
 	}
 	if err != nil {

@@ -47,23 +47,9 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
+
+	"github.com/berthd/berth/agent"
 )
-
-// Control sets options on a socket before it is bound, as net.ListenConfig has
-// it. It may be nil.
-type Control func(network, address string, c syscall.RawConn) error
-
-// Opener is what a component needs of this package; *Scope implements it. All
-// methods are safe for concurrent use.
-type Opener interface {
-	// ListenPacket returns a duplicate of the socket with this network ("udp",
-	// "udp4", "udp6" or "unixgram") and address, and opens it if need be.
-	ListenPacket(ctx context.Context, network, address string, control Control) (net.PacketConn, error)
-	// Listen does so for "tcp", "tcp4", "tcp6" and "unix".
-	Listen(ctx context.Context, network, address string, control Control) (net.Listener, error)
-	// Release closes a socket for good. One that is not there is no error.
-	Release(network, address string) error
-}
 
 // Registry owns the sockets of a process. Its methods are safe for concurrent
 // use.
@@ -119,7 +105,7 @@ func (r *Registry) inherit(f *os.File) {
 	r.inherited[name] = fd
 }
 
-// Scope returns an Opener whose names begin with name, so that components do
+// Scope returns an agent.Sockets whose names begin with name, so that components do
 // not get each other's sockets.
 func (r *Registry) Scope(name string) *Scope { return &Scope{r, name} }
 
@@ -129,10 +115,10 @@ type Scope struct {
 	name     string
 }
 
-var _ Opener = (*Scope)(nil)
+var _ agent.Sockets = (*Scope)(nil)
 
-// ListenPacket implements Opener.
-func (s *Scope) ListenPacket(ctx context.Context, network, address string, control Control) (net.PacketConn, error) {
+// ListenPacket implements agent.Sockets.
+func (s *Scope) ListenPacket(ctx context.Context, network, address string, control agent.SocketControl) (net.PacketConn, error) {
 	f, err := s.registry.get(ctx, s.name, network, address, control)
 	if err != nil {
 		return nil, err
@@ -145,8 +131,8 @@ func (s *Scope) ListenPacket(ctx context.Context, network, address string, contr
 	return conn, nil
 }
 
-// Listen implements Opener.
-func (s *Scope) Listen(ctx context.Context, network, address string, control Control) (net.Listener, error) {
+// Listen implements agent.Sockets.
+func (s *Scope) Listen(ctx context.Context, network, address string, control agent.SocketControl) (net.Listener, error) {
 	f, err := s.registry.get(ctx, s.name, network, address, control)
 	if err != nil {
 		return nil, err
@@ -159,13 +145,32 @@ func (s *Scope) Listen(ctx context.Context, network, address string, control Con
 	return l, nil
 }
 
-// Release implements Opener.
+// Release closes a socket for good. One that is not there is no error.
 func (s *Scope) Release(network, address string) error {
 	return s.registry.release(fdName(s.name, network, address))
 }
 
+// Retain implements agent.Sockets. It is how a component whose addresses are configured
+// anew gets rid of the old ones.
+func (s *Scope) Retain(keep func(network, address string) bool) {
+	r := s.registry
+	r.mu.Lock()
+	var drop []*socket
+	for name, sock := range r.open {
+		if name == fdName(s.name, sock.network, sock.address) && !keep(sock.network, sock.address) {
+			drop = append(drop, sock)
+		}
+	}
+	r.mu.Unlock()
+	for _, sock := range drop {
+		if err := s.Release(sock.network, sock.address); err != nil {
+			r.log.Warn("cannot release a socket", "network", sock.network, "address", sock.address, "err", err)
+		}
+	}
+}
+
 // get returns a duplicate of a socket, to be closed by the caller.
-func (r *Registry) get(ctx context.Context, scope, network, address string, control Control) (*os.File, error) {
+func (r *Registry) get(ctx context.Context, scope, network, address string, control agent.SocketControl) (*os.File, error) {
 	name := fdName(scope, network, address)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -289,7 +294,7 @@ func duplicate(fd int) (int, error) {
 }
 
 // bind opens a new socket and returns its descriptor.
-func bind(ctx context.Context, network, address string, control Control) (int, error) {
+func bind(ctx context.Context, network, address string, control agent.SocketControl) (int, error) {
 	fd, err := bindOnce(ctx, network, address, control)
 	if path, ok := socketPath(network, address); ok && errors.Is(err, unix.EADDRINUSE) && abandoned(network, path) {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -300,7 +305,7 @@ func bind(ctx context.Context, network, address string, control Control) (int, e
 	return fd, err
 }
 
-func bindOnce(ctx context.Context, network, address string, control Control) (int, error) {
+func bindOnce(ctx context.Context, network, address string, control agent.SocketControl) (int, error) {
 	lc := net.ListenConfig{Control: control}
 	switch network {
 	case "udp", "udp4", "udp6", "unixgram":

@@ -22,6 +22,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/berthd/berth/agent"
 )
 
 const (
@@ -54,7 +56,7 @@ func newRegistry(t *testing.T) *Registry {
 	return r
 }
 
-func packet(t *testing.T, o Opener, network, address string) net.PacketConn {
+func packet(t *testing.T, o agent.Sockets, network, address string) net.PacketConn {
 	t.Helper()
 	conn, err := o.ListenPacket(t.Context(), network, address, nil)
 	must(t, err)
@@ -62,7 +64,7 @@ func packet(t *testing.T, o Opener, network, address string) net.PacketConn {
 	return conn
 }
 
-func listener(t *testing.T, o Opener, network, address string) net.Listener {
+func listener(t *testing.T, o agent.Sockets, network, address string) net.Listener {
 	t.Helper()
 	l, err := o.Listen(t.Context(), network, address, nil)
 	must(t, err)
@@ -608,4 +610,21 @@ func TestInheritedSocketsDoNotBlock(t *testing.T) {
 func TestManagerThatDoesNotAnswer(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(t.TempDir(), "nobody"))
 	packet(t, newRegistry(t).Scope("c"), "udp", "127.0.0.1:0") // works all the same
+}
+
+func TestRetain(t *testing.T) {
+	r := newRegistry(t)
+	s, other := r.Scope("dns"), r.Scope("dns2")
+	packet(t, s, "udp", "127.0.0.1:0")
+	kept := packet(t, s, "udp", "127.0.0.2:0")
+	packet(t, other, "udp", "127.0.0.1:0")
+	s.Retain(func(network, address string) bool { return network == "udp" && address == "127.0.0.2:0" })
+	want := []string{"dns-udp-127.0.0.2%3A0", "dns2-udp-127.0.0.1%3A0"}
+	if got := r.Names(); !slices.Equal(got, want) {
+		t.Errorf("sockets %v, want %v", got, want)
+	}
+	again := packet(t, s, "udp", "127.0.0.2:0")
+	if got, want := again.LocalAddr().String(), kept.LocalAddr().String(); got != want {
+		t.Errorf("the retained socket is %s now, and was %s", got, want)
+	}
 }
