@@ -374,6 +374,28 @@ func TestShuffles(t *testing.T) {
 	}
 }
 
+// TestTargetIsTheNameItself: a service whose name is its own address.
+func TestTargetIsTheNameItself(t *testing.T) {
+	s := serving(t, recordSet(srv("a.b.svc.test.", 80, "a.b.svc.test."), addr("a.b.svc.test.", "192.0.2.1")))
+	reply := ask(t, s, question("A.b.svc.test.", dns.TypeSRV), overUDP)
+	if got, want := texts(reply.Extra), []string{"A.b.svc.test. 10 A 192.0.2.1"}; !slices.Equal(got, want) {
+		t.Errorf("additional %q, want %q", got, want)
+	}
+}
+
+func TestSummary(t *testing.T) {
+	if err := summary(nil); err != nil {
+		t.Errorf("of nothing: %v", err)
+	}
+	var errs []error
+	for i := range 10 {
+		errs = append(errs, fmt.Errorf("e%d", i))
+	}
+	if got, want := summary(errs).Error(), "e0; e1; e2; e3; e4; e5; e6; e7; and 2 more"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // TestBadRecordsAreIsolated: what cannot be served is named, and spoils nothing
 // else, not even its own name.
 func TestBadRecordsAreIsolated(t *testing.T) {

@@ -48,6 +48,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,6 +82,7 @@ type Server struct {
 	forwards  sync.WaitGroup // forwarded questions that came over UDP
 
 	slots   chan struct{} // one for each connection
+	idle    time.Duration // how long a connection may say nothing
 	buffers sync.Pool     // of *[maxTCP]byte
 }
 
@@ -101,6 +103,7 @@ func New(cfg Config, env agent.Env, store *agent.Store) (*Server, error) {
 		health: env.Health.Scope(Name),
 		store:  store,
 		slots:  make(chan struct{}, maxConns),
+		idle:   idleTimeout,
 	}
 	s.buffers.New = func() any { return new([maxTCP]byte) }
 	s.health.Declare(condRecords, agent.SeverityWarning, 0)
@@ -157,5 +160,22 @@ func (s *Server) publish(set agent.RecordSet, seq uint64) {
 	if t != nil {
 		s.table.Store(t)
 	}
-	s.health.Set(condRecords, errors.Join(errs...), "these records are not served: correct the name that the container asks for")
+	s.health.Set(condRecords, summary(errs), "these records are not served: correct the name that the container asks for")
+}
+
+// summary joins errors into one line for people, or nil when there are none. Of
+// very many the first ones have to do.
+func summary(errs []error) error {
+	const most = 8
+	if len(errs) == 0 {
+		return nil
+	}
+	var texts []string
+	for _, err := range errs[:min(len(errs), most)] {
+		texts = append(texts, err.Error())
+	}
+	if n := len(errs) - most; n > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", n))
+	}
+	return errors.New(strings.Join(texts, "; "))
 }

@@ -161,7 +161,7 @@ func (l *listeners) report(wanted []netip.Addr) {
 		}
 	}
 	l.server.addrs.Store(now)
-	l.server.health.Set(condListen, errors.Join(errs...),
+	l.server.health.Set(condListen, summary(errs),
 		"stop the process that has the port, or take the address out of dnsserver.listen; the other addresses are served")
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"github.com/berthd/berth/agent"
 )
@@ -248,6 +249,129 @@ func TestBatch(t *testing.T) {
 		}
 		if len(seen) != each {
 			t.Errorf("client %d: %d different answers, want %d", c, len(seen), each)
+		}
+	}
+}
+
+// TestBatchOfSeveralSenders: one batch with questions of several senders, and
+// one that is dropped between them, gives each its own answer.
+func TestBatchOfSeveralSenders(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		s := serving(t, sample())
+		server, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		const n = 5
+		var conns [n]*net.UDPConn
+		for i := range conns {
+			if conns[i], err = net.DialUDP("udp", nil, server.LocalAddr().(*net.UDPAddr)); err != nil {
+				t.Fatal(err)
+			}
+			defer conns[i].Close()
+			m := question("calc.svc.test.", dns.TypeA)
+			m.Id, m.Response = uint16(1000+i), i == 2
+			wire, _ := m.Pack()
+			if _, err := conns[i].Write(wire); err != nil {
+				t.Fatal(err)
+			}
+		}
+		raw, err := server.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := uint32(unix.SizeofSockaddrInet4)
+		if strings.HasPrefix(at, "[") {
+			size = unix.SizeofSockaddrInet6
+		}
+		b, r := newBatch(size), newResponder(1)
+		raw.Read(b.receive)
+		if b.received != n || b.err != nil { // loopback delivers before Write returns
+			t.Fatalf("%s: %d received, error %v", at, b.received, b.err)
+		}
+		for i := range n {
+			if got, want := b.sender(i), conns[i].LocalAddr().(*net.UDPAddr).AddrPort(); got != want {
+				t.Errorf("%s: question %d is from %s, want %s", at, i, got, want)
+			}
+		}
+		s.answerBatch(t.Context(), server, r, b)
+		raw.Write(b.send)
+		if b.ready != n-1 || b.sent != n-1 || b.err != nil {
+			t.Fatalf("%s: %d of %d answers sent, error %v", at, b.sent, b.ready, b.err)
+		}
+		for i, conn := range conns {
+			if i == 2 {
+				continue
+			}
+			conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+			reply, err := (&dns.Conn{Conn: conn}).ReadMsg()
+			if err != nil || reply.Id != uint16(1000+i) || len(reply.Answer) != 1 {
+				t.Errorf("%s: sender %d: %v, error %v", at, i, reply, err)
+			}
+		}
+		if got := s.meters.malformed.Load(); got != 1 {
+			t.Errorf("%s: %d dropped, want 1", at, got)
+		}
+	}
+}
+
+// TestUnsentAnswers: an answer that the kernel refuses is counted, and those
+// behind it are sent.
+func TestUnsentAnswers(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	client, err := net.DialUDP("udp4", nil, server.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	raw, err := server.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBatch(unix.SizeofSockaddrInet4)
+	for range 2 {
+		if _, err := client.Write([]byte("question")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raw.Read(b.receive)
+	b.names[0].Port = 0 // nobody can be reached there
+	copy(b.answers[1][:], "answer")
+	b.reply(0, 6)
+	b.reply(1, 6)
+	raw.Write(b.send)
+	if b.err == nil || b.sent != 2 {
+		t.Errorf("%d done with, error %v; want 2 and one", b.sent, b.err)
+	}
+	client.SetReadDeadline(time.Now().Add(20 * time.Second))
+	buf := make([]byte, 10)
+	if n, err := client.Read(buf); err != nil || string(buf[:n]) != "answer" {
+		t.Errorf("got %q, error %v", buf[:n], err)
+	}
+}
+
+// TestIdleConnectionIsClosed: one that says nothing, or half a message.
+func TestIdleConnectionIsClosed(t *testing.T) {
+	s := newServer(t, loopback())
+	s.idle = 30 * time.Millisecond
+	stop := start(t, s, sample())
+	defer stop()
+	await(t, "the server", func() bool { return len(s.Listening()) == 1 })
+	for _, said := range []string{"", "\x00", "\x00\x20half"} {
+		conn, err := net.Dial("tcp", s.Listening()[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.Write([]byte(said))
+		conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := conn.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+			t.Errorf("after %q: error %v, want the connection to be closed", said, err)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package dnsserver
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -124,10 +123,8 @@ func newTable(set agent.RecordSet, seq uint64, serial uint32) (*table, []error) 
 	}
 	var errs []error
 	for records := range runs(set.Records) {
-		n, err := t.add(records)
-		if err != nil {
-			errs = append(errs, err)
-		}
+		n, bad := t.add(records)
+		errs = append(errs, bad...)
 		t.count += n
 	}
 	if err := t.addApex(set); err != nil {
@@ -153,19 +150,19 @@ func runs(records []agent.Record) func(yield func([]agent.Record) bool) {
 }
 
 // add adds the records of one name and type, and returns how many it took.
-func (t *table) add(records []agent.Record) (int, error) {
+func (t *table) add(records []agent.Record) (int, []error) {
 	var scratch [maxName]byte
 	first := records[0]
 	name, err := appendName(scratch[:0], first.Name)
 	if err != nil {
-		return 0, err
+		return 0, []error{err}
 	}
 	if !within(name, t.zone) {
-		return 0, fmt.Errorf("name %q: not in the zone", first.Name)
+		return 0, []error{fmt.Errorf("name %q: not in the zone", first.Name)}
 	}
 	k, qtype := recordKind(first.Type)
 	if k == kinds {
-		return 0, fmt.Errorf("name %q: type %q is not served", first.Name, first.Type)
+		return 0, []error{fmt.Errorf("name %q: type %q is not served", first.Name, first.Type)}
 	}
 	var errs []error
 	good := records
@@ -182,7 +179,7 @@ func (t *table) add(records []agent.Record) (int, error) {
 	if len(good) > 0 {
 		t.node(name).sets[k] = &rrset{qtype: qtype, records: good}
 	}
-	return len(good), errors.Join(errs...)
+	return len(good), errs
 }
 
 // servable returns why a record's data cannot be put on the wire, or nil.

@@ -136,7 +136,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 	w := &tcpWriter{conn: conn, buf: bufio.NewWriter(conn)}
 	r := newResponder(rand.Uint32())
 	for {
-		conn.SetReadDeadline(time.Now().Add(idleTimeout))
+		conn.SetReadDeadline(time.Now().Add(s.idle))
 		var size [2]byte
 		if _, err := io.ReadFull(in, size[:]); err != nil {
 			return
