@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 
 	"github.com/berthd/berth/agent"
+	"github.com/berthd/berth/agent/aws"
 	"github.com/berthd/berth/collectors/discovery"
 	"github.com/berthd/berth/sinks/dnsserver"
 	"github.com/berthd/berth/sinks/stdout"
@@ -45,11 +47,23 @@ func (d *daemon) discovery(cfg discovery.Config) (*component, error) {
 		return nil, err
 	}
 	col.PublishTo(d.records)
+	ecs := aws.NewIntrospection(cfg.ECSIntrospection, d.env)
+	col.UseAddresses(ecs.Address)
 	return &component{
 		name: col.Name(), section: cfg, part: col, summary: col.Summary,
 		run: func(ctx context.Context) error {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
 			feed := d.agent.Store().Subscribe()
 			defer feed.Close()
+			var asking sync.WaitGroup
+			defer asking.Wait()
+			asking.Go(func() {
+				feed := d.agent.Store().Subscribe()
+				defer feed.Close()
+				_ = ecs.Run(ctx, feed, col.Recheck)
+			})
+			defer cancel()
 			return col.Run(ctx, feed)
 		},
 	}, nil

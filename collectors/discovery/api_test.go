@@ -276,7 +276,8 @@ func TestConfigValidate(t *testing.T) {
 			t.Errorf("New accepts what Validate refuses: %q", want)
 		}
 	}
-	bad := Config{TTL: -1}
+	bad := DefaultConfig()
+	bad.Domain, bad.TTL = "", -1
 	if err := bad.Validate(); err == nil || strings.Count(err.Error(), "\n") != 1 {
 		t.Errorf("two errors at once: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"path"
 	"strings"
 	"text/template"
@@ -56,6 +57,10 @@ type Config struct {
 	// "label", which makes a DNS label of any text:
 	// "{{label .Service}}.{{label .Cluster}}". Empty: no such names.
 	NameTemplate string `yaml:"name_template"`
+
+	// ECSIntrospection is where the ECS agent of this host tells the addresses
+	// of tasks in network mode awsvpc. It is asked only if there are such tasks.
+	ECSIntrospection string `yaml:"ecs_introspection"`
 }
 
 // DefaultConfig returns the configuration that works on any host.
@@ -66,6 +71,8 @@ func DefaultConfig() Config {
 		TTL:      config.Duration(5 * time.Second),
 		Priority: 1,
 		Weight:   1,
+
+		ECSIntrospection: "http://127.0.0.1:51678",
 	}
 }
 
@@ -89,6 +96,9 @@ func (c Config) Validate() error {
 	}
 	if _, err := parseTemplate(c.NameTemplate); err != nil {
 		errs = append(errs, config.Fieldf("name_template", "%w", err))
+	}
+	if u, err := url.Parse(c.ECSIntrospection); err != nil || u.Scheme != "http" || u.Host == "" {
+		errs = append(errs, config.Fieldf("ecs_introspection", "%q is not the address of an HTTP server: write it as http://127.0.0.1:51678", c.ECSIntrospection))
 	}
 	return errors.Join(errs...)
 }

@@ -82,6 +82,7 @@ type Discovery struct {
 	health  *agent.Scope
 	records *agent.Records
 	view    atomic.Pointer[view] // the latest evaluation; nil before the first
+	recheck chan struct{}        // see Recheck; capacity 1
 	stats   stats
 }
 
@@ -91,7 +92,7 @@ func New(cfg Config, env agent.Env) (*Discovery, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check discovery config: %w", err)
 	}
-	d := &Discovery{rules: r, records: new(agent.Records), log: env.Log, health: env.Health.Scope(name)}
+	d := &Discovery{rules: r, records: new(agent.Records), recheck: make(chan struct{}, 1), log: env.Log, health: env.Health.Scope(name)}
 	d.health.Declare("claims", agent.SeverityWarning, 0)
 	d.health.Declare("address", agent.SeverityWarning, addressGrace)
 	return d, nil
@@ -100,6 +101,15 @@ func New(cfg Config, env agent.Env) (*Discovery, error) {
 // UseAddresses sets where the addresses of containers come from whose network
 // the engine does not manage. Call it before Run; without it they are out.
 func (d *Discovery) UseAddresses(f AddressFunc) { d.rules.addresses = f }
+
+// Recheck makes Run apply the rules again although no snapshot has come: the
+// function given to UseAddresses has new answers.
+func (d *Discovery) Recheck() {
+	select {
+	case d.recheck <- struct{}{}:
+	default: // it is about to, anyway
+	}
+}
 
 // Name returns "discovery".
 func (d *Discovery) Name() string { return name }
@@ -124,6 +134,7 @@ func (d *Discovery) Run(ctx context.Context, f agent.Feed) error {
 		case <-ctx.Done():
 			return nil
 		case <-f.Changed():
+		case <-d.recheck:
 		case <-wake.C:
 		}
 		wake.Stop()
