@@ -18,6 +18,7 @@ import (
 	"github.com/berthd/berth/agent/config"
 	"github.com/berthd/berth/agent/docker"
 	"github.com/berthd/berth/agent/node"
+	"github.com/berthd/berth/agent/sockets"
 )
 
 // daemon is a running berth: the parts that live as long as the process, and
@@ -34,6 +35,7 @@ type daemon struct {
 	agent   *agent.Agent
 	parts   *agent.Supervisor
 	records *agent.Records // what discovery wants; outlives it, and the sinks
+	sockets *sockets.Registry
 
 	mu        sync.Mutex // guards what follows; held during a reload
 	cfg       *loaded
@@ -67,6 +69,7 @@ func newDaemon(files *configFiles, cfg *loaded, dryRun bool) (*daemon, error) {
 			StateDir: cfg.StateDir,
 		},
 		records:  new(agent.Records),
+		sockets:  sockets.New(log),
 		cfg:      cfg,
 		loadedAt: time.Now(),
 		running:  make(map[string]*component),
@@ -87,6 +90,7 @@ func newDaemon(files *configFiles, cfg *loaded, dryRun bool) (*daemon, error) {
 // run runs everything until ctx ends.
 func (d *daemon) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.engine.Close(), d.node.Close()) }()
+	defer d.sockets.Close()
 	api := admin.New(d.cfg.Admin, d.env, d)
 	listener, err := api.Listen()
 	if err != nil {
@@ -106,12 +110,25 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	d.swap(ctx, built)
 	d.mu.Unlock()
 	d.parts.Start(ctx, "notify", d.notify)
+	sweep := time.AfterFunc(sweepAfter, func() { d.sockets.Sweep() })
+	defer sweep.Stop()
 	d.env.Log.Info("berth is running", "version", version(), "engine", d.engine.Host(), "node", d.node.Node().ID, "dry_run", d.dryRun)
 
 	<-ctx.Done()
 	d.env.Log.Info("stopping; names stay in DNS until the host itself goes away")
 	d.parts.StopAll()
 	return nil
+}
+
+// sweepAfter is when the sockets that the last run left behind and that no
+// component has asked for are closed: long after all components have started.
+const sweepAfter = time.Minute
+
+// envFor returns what a component is made with.
+func (d *daemon) envFor(name string) agent.Env {
+	env := d.env
+	env.Sockets = d.sockets.Scope(name)
+	return env
 }
 
 // serveOnce serves on a listener that is open already, and opens another one if
@@ -140,6 +157,9 @@ func (d *daemon) swap(ctx context.Context, built []*component) (changed []string
 			d.parts.Stop(name)
 			delete(d.running, name)
 			changed = append(changed, name)
+			if c == nil {
+				d.sockets.Scope(name).Retain(func(string, string) bool { return false })
+			}
 		}
 	}
 	for _, c := range built {

@@ -31,7 +31,7 @@ func (d *daemon) build(cfg Config) ([]*component, error) {
 		sink := stdout.New(os.Stdout, d.env)
 		out = append(out, d.recordSink(sink, nil))
 	case cfg.DNS.Enabled:
-		sink, err := dnsserver.New(cfg.DNS, d.env, d.agent.Store())
+		sink, err := dnsserver.New(cfg.DNS, d.envFor(dnsserver.Name), d.agent.Store())
 		if err != nil {
 			return nil, fmt.Errorf("dns: %w", err)
 		}
