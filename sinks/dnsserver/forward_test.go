@@ -155,7 +155,7 @@ func TestForwardTriesTheNext(t *testing.T) {
 	failing := upstream(t, rcode(dns.RcodeServerFailure))
 	good := upstream(t, answer("example.com. 77 IN A 198.51.100.7"))
 	s := newServer(t, forwarding(silent, closed, failing, good))
-	s.forwarder.timeout = 50 * time.Millisecond
+	s.forwarder.timeout = 500 * time.Millisecond
 	stop := start(t, s, sample())
 	defer stop()
 	await(t, "the server", func() bool { return s.Applied() > 0 && len(s.Listening()) == 1 })
@@ -176,7 +176,10 @@ func TestForwardAllFail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.forwarder.timeout = 20 * time.Millisecond
+	s.forwarder.timeout = 200 * time.Millisecond
+	var upstreams atomic.Pointer[[]netip.AddrPort]
+	upstreams.Store(&[]netip.AddrPort{silent})
+	s.forwarder.upstreams = func() ([]netip.AddrPort, error) { return *upstreams.Load(), nil }
 	stop := start(t, s, sample())
 	defer stop()
 	await(t, "the server", func() bool { return s.Applied() > 0 && len(s.Listening()) == 1 })
@@ -189,8 +192,8 @@ func TestForwardAllFail(t *testing.T) {
 		t.Errorf("condition %v, want one about %s", err, silent)
 	}
 	good := upstream(t, rcode(dns.RcodeNameError))
-	s.forwarder.upstreams = func() ([]netip.AddrPort, error) { return []netip.AddrPort{good}, nil }
-	if reply := ask2(t, s, "example.com."); reply.Rcode != dns.RcodeNameError {
+	upstreams.Store(&[]netip.AddrPort{good})
+	if reply := askUpstream(t, s, "example.com."); reply.Rcode != dns.RcodeNameError {
 		t.Errorf("got %v, want NXDOMAIN", reply)
 	}
 	if err := env.Health.Err(Name); err != nil {
@@ -198,8 +201,8 @@ func TestForwardAllFail(t *testing.T) {
 	}
 }
 
-// ask2 forwards a question without sockets of the client.
-func ask2(t *testing.T, s *Server, name string) *dns.Msg {
+// askUpstream forwards a question without sockets of the client.
+func askUpstream(t *testing.T, s *Server, name string) *dns.Msg {
 	t.Helper()
 	wire, _ := question(name, dns.TypeA).Pack()
 	reply := new(dns.Msg)
@@ -347,7 +350,7 @@ func TestNeverForwardsToItself(t *testing.T) {
 	if list, err := s.forwarder.candidates(); err == nil {
 		t.Errorf("would ask %v", list)
 	}
-	if reply := ask2(t, s.Server, "example.com."); reply.Rcode != dns.RcodeServerFailure {
+	if reply := askUpstream(t, s.Server, "example.com."); reply.Rcode != dns.RcodeServerFailure {
 		t.Errorf("got %v, want SERVFAIL", reply)
 	}
 }

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -64,7 +66,7 @@ func (s *screen) text() string {
 
 // held plays back all lines. Lines that are not whole are passed over.
 func (s *screen) held(context.Context) ([]agent.Record, error) {
-	var records []agent.Record
+	records := make(map[agent.Record]bool)
 	lines := bufio.NewScanner(strings.NewReader(s.text()))
 	for lines.Scan() {
 		var line recordLine
@@ -77,14 +79,14 @@ func (s *screen) held(context.Context) ([]agent.Record, error) {
 		}
 		switch line.Op {
 		case "create":
-			records = agent.Apply(records, agent.Changes{Create: []agent.Record{r}})
+			records[r] = true
 		case "delete":
-			records = agent.Apply(records, agent.Changes{Delete: []agent.Record{r}})
+			delete(records, r)
 		default:
 			return nil, fmt.Errorf("unknown op %q", line.Op)
 		}
 	}
-	return records, lines.Err()
+	return slices.Collect(maps.Keys(records)), lines.Err()
 }
 
 func parse(line recordLine) (agent.Record, error) {
