@@ -70,6 +70,9 @@ func (r *responder) respond(c terms, msg, out []byte) (int, action) {
 		if n == nil && !within(q.lower, t.zone) {
 			return r.fail(c, msg, out, rcodeRefused), actReply
 		}
+		if t.young {
+			return r.fail(c, msg, out, rcodeServFail), actReply
+		}
 		rcode := rcodeNXDomain
 		if n != nil {
 			rcode = rcodeNoError

@@ -125,6 +125,30 @@ func TestBeforeFirstSet(t *testing.T) {
 	}
 }
 
+// TestBeforeFirstWholeSet: after a start, a missing name may be that of a
+// container which is not known yet. Once all has been known, it is not.
+func TestBeforeFirstWholeSet(t *testing.T) {
+	s := newServer(t, Config{})
+	partial := sample()
+	partial.Partial = true
+	rcode := func(name string) int { return ask(t, s, question(name, dns.TypeA), overUDP).Rcode }
+	s.publish(partial, 1)
+	if got := rcode("calc.svc.test."); got != dns.RcodeSuccess {
+		t.Errorf("a known name: rcode %d", got)
+	}
+	if got := rcode("missing.svc.test."); got != dns.RcodeServerFailure {
+		t.Errorf("a missing name before the first whole set: rcode %d, want SERVFAIL", got)
+	}
+	if got := rcode("example.com."); got != dns.RcodeRefused {
+		t.Errorf("another zone: rcode %d, want REFUSED", got)
+	}
+	s.publish(sample(), 2)
+	s.publish(partial, 3) // the engine went away
+	if got := rcode("missing.svc.test."); got != dns.RcodeNameError {
+		t.Errorf("a missing name after the first whole set: rcode %d, want NXDOMAIN", got)
+	}
+}
+
 // TestCaseIsKept: resolvers compare the case of the name with what they asked,
 // to make forged answers harder.
 func TestCaseIsKept(t *testing.T) {

@@ -11,7 +11,8 @@
 // NXDOMAIN, one without records of the type is NODATA, and both may be
 // remembered for at most five seconds, so that a service which starts is found
 // by those who asked too early. Before the first set the answer is SERVFAIL,
-// which nobody remembers.
+// which nobody remembers; so it is for missing names until the first whole set,
+// because after a start they may be those of containers that are not known yet.
 //
 // Answers that do not fit are cut short and say so (TC), after additional
 // records have been left out; TCP carries all. ANY gets one of the name's sets
@@ -73,6 +74,8 @@ type Server struct {
 	log    *slog.Logger
 	health *agent.Scope
 	store  *agent.Store
+	// sockets are those of the environment, or the server's own.
+	sockets agent.Sockets
 
 	table     atomic.Pointer[table]
 	clients   atomic.Pointer[clients]
@@ -98,12 +101,16 @@ func New(cfg Config, env agent.Env, store *agent.Store) (*Server, error) {
 		return nil, fmt.Errorf("configure %s: %w", Name, err)
 	}
 	s := &Server{
-		cfg:    cfg,
-		log:    env.Log.With("component", Name),
-		health: env.Health.Scope(Name),
-		store:  store,
-		slots:  make(chan struct{}, maxConns),
-		idle:   idleTimeout,
+		cfg:     cfg,
+		log:     env.Log.With("component", Name),
+		health:  env.Health.Scope(Name),
+		store:   store,
+		sockets: env.Sockets,
+		slots:   make(chan struct{}, maxConns),
+		idle:    idleTimeout,
+	}
+	if s.sockets == nil {
+		s.sockets = ownSockets{}
 	}
 	s.buffers.New = func() any { return new([maxTCP]byte) }
 	s.health.Declare(condRecords, agent.SeverityWarning, 0)
@@ -130,6 +137,7 @@ func (s *Server) Applied() uint64 {
 func (s *Server) Run(ctx context.Context, want agent.Desired) error {
 	feed := s.store.Subscribe()
 	defer feed.Close()
+	s.publish(want.Records()) // there may be a set already: serve it from the first question on
 	var listening sync.WaitGroup
 	listening.Go(func() { s.listen(ctx, feed) })
 	defer s.forwards.Wait()
@@ -147,17 +155,19 @@ func (s *Server) Run(ctx context.Context, want agent.Desired) error {
 // publish serves a set from now on. Its serial number is greater than the last
 // one's, in this life of berth and, as it is the time, in earlier ones.
 func (s *Server) publish(set agent.RecordSet, seq uint64) {
-	if seq == 0 {
+	if seq == 0 || seq == s.Applied() {
 		return
 	}
 	start := time.Now()
 	serial := uint32(start.Unix())
-	if t := s.table.Load(); t != nil {
-		serial = max(serial, t.serial+1)
+	last := s.table.Load()
+	if last != nil {
+		serial = max(serial, last.serial+1)
 	}
 	t, errs := newTable(set, seq, serial)
 	s.meters.publishNanos.Store(int64(time.Since(start)))
 	if t != nil {
+		t.young = set.Partial && (last == nil || last.young)
 		s.table.Store(t)
 	}
 	s.health.Set(condRecords, summary(errs), "these records are not served: correct the name that the container asks for")

@@ -43,6 +43,7 @@ func (s *Server) Listening() []netip.AddrPort { return slices.Clone(s.addrs.Load
 // listeners follows the addresses to serve. It belongs to one goroutine.
 type listeners struct {
 	server *Server
+	wanted []netip.Addr // at the last call of follow
 	open   map[netip.Addr]*endpoint
 	failed map[netip.Addr]*failure
 	ended  chan *endpoint // those which broke
@@ -110,6 +111,10 @@ func (l *listeners) follow(ctx context.Context, wanted []netip.Addr) time.Durati
 			delete(l.open, a)
 		}
 	}
+	if !slices.Equal(l.wanted, wanted) {
+		l.wanted = wanted
+		l.server.retain(wanted)
+	}
 	maps.DeleteFunc(l.failed, func(a netip.Addr, _ *failure) bool { return !slices.Contains(wanted, a) })
 	for _, a := range wanted {
 		if f := l.failed[a]; l.open[a] != nil || f != nil && time.Now().Before(f.next) {
@@ -130,6 +135,15 @@ func (l *listeners) follow(ctx context.Context, wanted []netip.Addr) time.Durati
 		next = min(next, time.Until(f.next))
 	}
 	return next
+}
+
+// retain gives up the sockets of addresses that are not to be served any longer,
+// which may be those of a configuration before.
+func (s *Server) retain(wanted []netip.Addr) {
+	s.sockets.Retain(func(_, address string) bool {
+		at, err := netip.ParseAddrPort(address)
+		return err == nil && slices.Contains(wanted, at.Addr()) && (s.cfg.Port == 0 || at.Port() == s.cfg.Port)
+	})
 }
 
 // fail notes that an address cannot be served.
@@ -190,36 +204,53 @@ type endpoint struct {
 // one for UDP, which somebody else may have for TCP: then another is tried.
 func (s *Server) open(ctx context.Context, a netip.Addr) (*endpoint, error) {
 	const tries = 20
+	at := netip.AddrPortFrom(a, s.cfg.Port)
 	for try := 1; ; try++ {
-		e, err := bind(ctx, netip.AddrPortFrom(a, s.cfg.Port))
+		e, err := s.bind(ctx, at)
 		if err == nil {
 			return e, nil
 		}
 		if s.cfg.Port != 0 || try == tries || !errors.Is(err, unix.EADDRINUSE) {
 			return nil, err
 		}
+		s.sockets.Retain(func(_, address string) bool { return address != at.String() })
 	}
 }
 
-func bind(ctx context.Context, at netip.AddrPort) (*endpoint, error) {
+func (s *Server) bind(ctx context.Context, at netip.AddrPort) (*endpoint, error) {
 	family := "4"
 	if at.Addr().Is6() {
 		family = "6"
 	}
-	lc := net.ListenConfig{Control: socketOptions}
-	pc, err := lc.ListenPacket(ctx, "udp"+family, at.String())
+	pc, err := s.sockets.ListenPacket(ctx, "udp"+family, at.String(), socketOptions)
 	if err != nil {
 		return nil, explainBind("udp", at, err)
 	}
 	udp := pc.(*net.UDPConn)
 	at = netip.AddrPortFrom(at.Addr(), udp.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-	tcp, err := lc.Listen(ctx, "tcp"+family, at.String())
+	tcp, err := s.sockets.Listen(ctx, "tcp"+family, at.String(), socketOptions)
 	if err != nil {
 		udp.Close()
 		return nil, explainBind("tcp", at, err)
 	}
 	return &endpoint{addr: at.Addr(), at: at, udp: udp, tcp: tcp, closing: make(chan struct{})}, nil
 }
+
+// ownSockets opens sockets that live no longer than their duplicates, for a
+// server whose environment has none that do.
+type ownSockets struct{}
+
+func (ownSockets) ListenPacket(ctx context.Context, network, address string, control agent.SocketControl) (net.PacketConn, error) {
+	lc := net.ListenConfig{Control: control}
+	return lc.ListenPacket(ctx, network, address)
+}
+
+func (ownSockets) Listen(ctx context.Context, network, address string, control agent.SocketControl) (net.Listener, error) {
+	lc := net.ListenConfig{Control: control}
+	return lc.Listen(ctx, network, address)
+}
+
+func (ownSockets) Retain(func(string, string) bool) {}
 
 // explainBind adds to an error of bind who has the port.
 func explainBind(network string, at netip.AddrPort, err error) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berthd/berth/agent"
+	"github.com/berthd/berth/agent/sockets"
 )
 
 // bridges returns a complete snapshot with one bridge network for each address.
@@ -506,5 +508,58 @@ func TestMetrics(t *testing.T) {
 	s.Metrics(func(agent.Sample) bool { calls++; return calls < 3 })
 	if calls != 3 {
 		t.Errorf("%d samples after the consumer had enough at 3", calls)
+	}
+}
+
+// TestSocketsOutliveTheServer: what is asked between the end of one server and
+// the start of the next waits in the socket, and is answered.
+func TestSocketsOutliveTheServer(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	reg := sockets.New(log)
+	defer reg.Close()
+	env := agent.Env{Log: log, Health: agent.NewHealth(log), Sockets: reg.Scope(Name)}
+	cfg := Config{Listen: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}
+	run := func() (*Server, func()) {
+		s, err := New(cfg, env, agent.NewStore())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := start(t, s, sample())
+		await(t, "the server", func() bool { return len(s.Listening()) == 1 })
+		return s, stop
+	}
+	first, stop := run()
+	at := first.Listening()[0]
+	stop()
+
+	conn, err := net.Dial("udp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	packed, err := question("calc.svc.test.", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(packed); err != nil {
+		t.Fatal(err)
+	}
+
+	second, stop := run()
+	defer stop()
+	if got := second.Listening()[0]; got != at {
+		t.Fatalf("the second server listens on %v, the first did on %v", got, at)
+	}
+	buf := make([]byte, 1500)
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := conn.Read(buf)
+	if err != nil {
+		t.Fatalf("the question between the two servers was lost: %v", err)
+	}
+	var reply dns.Msg
+	if err := reply.Unpack(buf[:n]); err != nil || len(reply.Answer) == 0 {
+		t.Errorf("reply %v, %v", &reply, err)
 	}
 }

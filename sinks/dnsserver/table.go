@@ -31,6 +31,7 @@ type table struct {
 	count    int              // records that are served
 	nodes    map[string]*node // by lower-case wire name
 	negative []byte           // the SOA record, without its owner
+	young    bool             // no whole set has come yet: what is missing may exist
 }
 
 // node is one name. A name without records is one that others lie below.
