@@ -191,4 +191,9 @@ type NodeSource interface {
 	// Changed returns a channel that is closed when Node's answer next changes;
 	// get it before calling Node.
 	Changed() <-chan struct{}
+	// StateHost returns the identity that durable state belongs to, which is
+	// what the platform calls this host, whatever the config calls it. It is
+	// empty until that is certain. State of a host that is positively another
+	// one is to be discarded.
+	StateHost() string
 }
