@@ -20,7 +20,9 @@
 // # Where
 //
 // On loopback alone, without TLS and passwords. If the port is taken, the
-// condition "listen" says so, and it is tried again for ever.
+// condition "listen" says so, and it is tried again for ever. The socket outlives
+// a restart of berth where the service manager keeps it, so that a scrape in
+// between waits and is not refused.
 package openmetrics
 
 import (
@@ -75,6 +77,7 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	health  *agent.Scope
+	sockets agent.Sockets // nil to open one's own
 	sources func() []Source
 	now     func() time.Time // for how long a source takes
 
@@ -102,6 +105,7 @@ func New(cfg Config, env agent.Env, sources func() []Source) (*Server, error) {
 		cfg:      cfg,
 		log:      env.Log.With("component", Name),
 		health:   env.Health.Scope(Name),
+		sockets:  env.Sockets,
 		sources:  sources,
 		now:      time.Now,
 		registry: prometheus.NewRegistry(),
@@ -169,7 +173,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.health.Set(condSamples, nil, "")
 	}()
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.Listen.String())
+		ln, err := s.listen(ctx)
 		if err == nil {
 			s.health.Set(condListen, nil, "")
 			pause = firstPause
@@ -185,6 +189,17 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// listen opens the socket, one that outlives the server where there are such.
+func (s *Server) listen(ctx context.Context) (net.Listener, error) {
+	address := s.cfg.Listen.String()
+	if s.sockets == nil {
+		return new(net.ListenConfig).Listen(ctx, "tcp", address)
+	}
+	// Give up that of a configuration before, which may be in the way.
+	s.sockets.Retain(func(_, kept string) bool { return kept == address })
+	return s.sockets.Listen(ctx, "tcp", address, nil)
 }
 
 // serve answers on ln, and closes it when ctx ends.

@@ -31,6 +31,7 @@ import (
 
 	"github.com/berthd/berth/agent"
 	"github.com/berthd/berth/agent/config"
+	"github.com/berthd/berth/agent/sockets"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -482,6 +483,48 @@ func TestStopDuringScrape(t *testing.T) {
 	close(b.release)
 	if s.Addr().IsValid() {
 		t.Errorf("got address %v after the stop, want none", s.Addr())
+	}
+}
+
+// A scrape that comes while the server is run anew waits for it.
+func TestScrapeBetweenTwoRuns(t *testing.T) {
+	registry := sockets.New(slog.New(slog.DiscardHandler))
+	defer registry.Close()
+	s, _ := newServer(t, fixed(Source{"calc", metered{samples: []agent.Sample{gauge("berth_calc", 1)}}}))
+	s.sockets = registry.Scope(Name)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	await(t, "the server to listen", func() bool { return s.Addr().IsValid() })
+	addr := s.Addr()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatalf("Run: got %v, want nil", err)
+	}
+
+	conn, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatalf("between the runs: %v", err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "GET /metrics HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(t, s); got != addr {
+		t.Errorf("got address %v in the second run, want %v", got, addr)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(answer), "\nberth_calc 1\n") {
+		t.Errorf("got %q, error %v, want the page", answer, err)
+	}
+
+	// Another address takes the place of the first.
+	other, _ := newServer(t, fixed())
+	other.sockets = s.sockets
+	other.cfg.Listen = netip.MustParseAddrPort("127.0.0.2:0")
+	run(t, other)
+	if got := registry.Names(); len(got) != 1 || !strings.Contains(got[0], "127.0.0.2") {
+		t.Errorf("got the sockets %q, want that of the other address alone", got)
 	}
 }
 
