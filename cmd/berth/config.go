@@ -19,6 +19,8 @@ import (
 	"github.com/berthd/berth/agent/node"
 	"github.com/berthd/berth/collectors/discovery"
 	"github.com/berthd/berth/sinks/dnsserver"
+	"github.com/berthd/berth/sinks/dogstatsd"
+	"github.com/berthd/berth/sinks/openmetrics"
 )
 
 // Where the configuration is unless a flag says otherwise.
@@ -50,6 +52,10 @@ type Config struct {
 	Discovery discovery.Config `yaml:"discovery"`
 	// DNS is the embedded DNS server, which serves these names.
 	DNS dnsserver.Config `yaml:"dns"`
+	// OpenMetrics serves berth's own figures to Prometheus.
+	OpenMetrics openmetrics.Config `yaml:"openmetrics"`
+	// DogStatsD sends berth's own figures to a Datadog agent.
+	DogStatsD dogstatsd.Config `yaml:"dogstatsd"`
 }
 
 // LogConfig is the section `log`.
@@ -97,10 +103,12 @@ func DefaultConfig() Config {
 			StopHold:      config.Duration(loop.StopHold),
 			DeadRetention: config.Duration(loop.DeadRetention),
 		},
-		Node:      node.DefaultConfig(),
-		Admin:     admin.DefaultConfig(),
-		Discovery: discovery.DefaultConfig(),
-		DNS:       dnsserver.DefaultConfig(),
+		Node:        node.DefaultConfig(),
+		Admin:       admin.DefaultConfig(),
+		Discovery:   discovery.DefaultConfig(),
+		DNS:         dnsserver.DefaultConfig(),
+		OpenMetrics: openmetrics.DefaultConfig(),
+		DogStatsD:   dogstatsd.DefaultConfig(),
 	}
 }
 

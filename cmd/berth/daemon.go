@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/berthd/berth/agent"
@@ -19,6 +20,7 @@ import (
 	"github.com/berthd/berth/agent/docker"
 	"github.com/berthd/berth/agent/node"
 	"github.com/berthd/berth/agent/sockets"
+	"github.com/berthd/berth/sinks/openmetrics"
 )
 
 // daemon is a running berth: the parts that live as long as the process, and
@@ -36,6 +38,7 @@ type daemon struct {
 	parts   *agent.Supervisor
 	records *agent.Records // what discovery wants; outlives it, and the sinks
 	sockets *sockets.Registry
+	metered atomic.Pointer[[]openmetrics.Source] // see meter
 
 	mu        sync.Mutex // guards what follows; held during a reload
 	cfg       *loaded
@@ -169,6 +172,7 @@ func (d *daemon) swap(ctx context.Context, built []*component) (changed []string
 			changed = append(changed, c.name)
 		}
 	}
+	d.meter()
 	slices.Sort(changed)
 	return slices.Compact(changed)
 }

@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/berthd/berth/agent"
 	"github.com/berthd/berth/agent/aws"
 	"github.com/berthd/berth/collectors/discovery"
 	"github.com/berthd/berth/sinks/dnsserver"
+	"github.com/berthd/berth/sinks/dogstatsd"
+	"github.com/berthd/berth/sinks/openmetrics"
 	"github.com/berthd/berth/sinks/stdout"
 )
 
@@ -26,16 +30,38 @@ func (d *daemon) build(cfg Config) ([]*component, error) {
 		}
 		out = append(out, c)
 	}
+	dry := stdout.New(os.Stdout, d.env)
 	switch {
 	case d.dryRun:
-		sink := stdout.New(os.Stdout, d.env)
-		out = append(out, d.recordSink(sink, nil))
+		out = append(out, d.recordSink(dry, nil))
 	case cfg.DNS.Enabled:
 		sink, err := dnsserver.New(cfg.DNS, d.envFor(dnsserver.Name), d.agent.Store())
 		if err != nil {
 			return nil, fmt.Errorf("dns: %w", err)
 		}
 		out = append(out, d.recordSink(sink, cfg.DNS))
+	}
+	if cfg.OpenMetrics.Enabled && !d.dryRun {
+		page, err := openmetrics.New(cfg.OpenMetrics, d.envFor(openmetrics.Name), d.sources)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, &component{
+			name: page.Name(), section: cfg.OpenMetrics, part: page, summary: page.Summary, run: page.Run,
+		})
+	}
+	if cfg.DogStatsD.Enabled {
+		sink, err := dogstatsd.New(cfg.DogStatsD, d.env)
+		if err != nil {
+			return nil, err
+		}
+		c := &component{name: sink.Name(), section: cfg.DogStatsD, part: sink, summary: sink.Summary}
+		c.run = d.metricSink(sink, cfg.DogStatsD.Interval.Std())
+		if d.dryRun {
+			c.part, c.summary = nil, nil
+			c.run = d.metricSink(dry, cfg.DogStatsD.Interval.Std())
+		}
+		out = append(out, c)
 	}
 	return out, nil
 }
@@ -83,4 +109,25 @@ func (d *daemon) recordSink(sink agent.RecordSink, section any) *component {
 		c.summary = s.Summary
 	}
 	return c
+}
+
+// metricSink returns what sends all figures to a sink, at once and at each
+// interval.
+func (d *daemon) metricSink(sink agent.MetricSink, interval time.Duration) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if c, ok := sink.(io.Closer); ok {
+			defer func() { _ = c.Close() }()
+		}
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			// What goes wrong is a condition of the sink, and may go well next time.
+			_ = sink.Write(ctx, d.samples())
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
 }
