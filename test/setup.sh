@@ -4,8 +4,9 @@
 # and nothing when there is nothing to do.
 #
 #   test/setup.sh engine   a Docker engine that answers
-#   test/setup.sh test     that, and what the tests run (dockerd, dig, shellcheck, a C
-#                          compiler for the race detector, firewall and network tools)
+#   test/setup.sh test     that, and what the tests run (dockerd, dig, shellcheck, C
+#                          compilers, firewall and network tools), and packages
+#                          which they unpack (Debian's C library, a name server)
 #   test/setup.sh bench    that, and what the benchmarks run (dnsperf)
 #
 # An engine that runs is used as it is. Where none answers, one is started; none
@@ -16,6 +17,10 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian's users do not look
 
 readonly logs=$PWD/.cache
 missing=() # Debian packages
+
+# What the tests unpack and nobody installs: the files of a Debian container, and
+# a name server, whose package would start it on this machine.
+readonly unpacked=(base-files libc-bin libc6 bind9 bind9-libs libcap2)
 
 say() { echo "setup: $*"; }
 
@@ -44,6 +49,42 @@ install_missing() {
 		tail -n 20 "$logs/apt.log" >&2
 		die "cannot install ${missing[*]}: see $logs/apt.log"
 	fi
+}
+
+# deb_names prints the file names of those packages, which tell their versions.
+deb_names() {
+	apt-get download --print-uris "${unpacked[@]}" 2>>"$logs/apt.log" | cut -d ' ' -f 2
+}
+
+# have_debs tells whether all of them are in .cache/debian, as apt knows them.
+have_debs() {
+	local name names
+	names=$(deb_names) && [ -n "$names" ] || return 1
+	for name in $names; do
+		[ -e "$logs/debian/$name" ] || return 1
+	done
+}
+
+get_debs() {
+	rm -rf "$logs/debian.new"
+	mkdir "$logs/debian.new"
+	(cd "$logs/debian.new" && apt-get download "${unpacked[@]}") >"$logs/apt.log" 2>&1 </dev/null || return 1
+	rm -rf "$logs/debian"
+	mv "$logs/debian.new" "$logs/debian"
+}
+
+debs() {
+	command -v apt-get >/dev/null || die "cannot download ${unpacked[*]}: this is not Debian"
+	! have_debs || return 0
+	say "download from Debian: ${unpacked[*]}"
+	get_debs && return
+	# Lists that are missing, or older than the archive.
+	need_root "cannot download ${unpacked[*]} without apt-get update"
+	apt-get update >"$logs/apt.log" 2>&1 </dev/null || true
+	get_debs || {
+		tail -n 20 "$logs/apt.log" >&2
+		die "cannot download ${unpacked[*]}: see $logs/apt.log"
+	}
 }
 
 # socket prints the path of the engine's socket; nothing for an engine elsewhere.
@@ -127,6 +168,7 @@ engine() {
 
 tools() {
 	want gcc gcc libc6-dev
+	want musl-gcc musl-tools
 	want dig bind9-dnsutils
 	want shellcheck shellcheck
 	want iptables iptables
@@ -148,6 +190,7 @@ test)
 	engine
 	tools
 	install_missing
+	debs
 	;;
 bench)
 	engine
