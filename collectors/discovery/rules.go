@@ -99,7 +99,7 @@ func (b *planner) note(subject, verdict, rule, fix string) {
 
 // fallback finds the name of ports which have none of their own.
 func (b *planner) fallback(c *agent.Container, optedIn bool) {
-	if name, ok := b.settings.lookup(0, "NAME"); ok {
+	if name, ok := b.settings.lookup(0, keyName); ok {
 		b.general = name
 		return
 	}
@@ -126,7 +126,7 @@ func (b *planner) fallback(c *agent.Container, optedIn bool) {
 func (b *planner) asked() []string {
 	var values []string
 	for k, v := range b.settings.values {
-		if k.key == "NAME" && v.value != "" {
+		if k.key == keyName && v.value != "" {
 			values = append(values, v.value)
 		}
 	}
@@ -151,7 +151,7 @@ func (b *planner) candidates() []uint16 {
 		if p.Published() {
 			published = append(published, p.Container)
 		}
-		network, _ := b.settings.lookup(p.Container, "NETWORK")
+		network, _ := b.settings.lookup(p.Container, keyNetwork)
 		if p.Published() || !anyPublished || network.value != "" {
 			named = append(named, p.Container)
 		}
@@ -172,7 +172,7 @@ func (b *planner) candidates() []uint16 {
 // port plans one port.
 func (b *planner) port(port uint16) {
 	subject := strconv.Itoa(int(port))
-	if ignore, _ := b.settings.lookup(port, "IGNORE"); ignore.value != "" {
+	if ignore, _ := b.settings.lookup(port, keyIgnore); ignore.value != "" {
 		b.note(subject, Ignored, ignore.from+" is set", "remove it")
 		return
 	}
@@ -192,7 +192,7 @@ func (b *planner) port(port uint16) {
 
 // name returns the name of a port, and whether it is the general one.
 func (b *planner) name(port uint16) (name setting, general bool) {
-	if v, ok := b.settings.values[settingKey{port, "NAME"}]; ok {
+	if v, ok := b.settings.values[settingKey{port, keyName}]; ok {
 		return v, false
 	}
 	if listed := slices.ContainsFunc(b.owner.Ports, func(p agent.Port) bool { return p.Container == port }); !listed {

@@ -145,22 +145,22 @@ func (s *settings) options(port uint16, cfg *Config) options {
 			continue
 		}
 		switch key {
-		case "NAME", "IGNORE":
-		case "ID":
+		case keyName, keyIgnore:
+		case keyID:
 			o.id = v.value
-		case "TAGS":
+		case keyTags:
 			o.tags = splitList(v.value)
-		case "NETWORK":
+		case keyNetwork:
 			o.network = v.value
-		case "PRIORITY":
+		case keyPriority:
 			o.priority = s.number(v, cfg.Priority)
-		case "WEIGHT":
+		case keyWeight:
 			o.weight = s.number(v, cfg.Weight)
-		case "TTL":
+		case keyTTL:
 			o.ttl = s.ttl(v, cfg.TTL.Std())
 		default:
-			if strings.HasPrefix(key, "CHECK_") {
-				put(&o.checks, strings.ToLower(strings.TrimPrefix(key, "CHECK_")), v.value)
+			if strings.HasPrefix(key, checkPrefix) {
+				put(&o.checks, strings.ToLower(strings.TrimPrefix(key, checkPrefix)), v.value)
 			} else {
 				put(&o.attributes, strings.ToLower(key), v.value)
 			}
