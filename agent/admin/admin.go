@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"github.com/berthd/berth/agent"
+	"github.com/berthd/berth/agent/config"
 )
 
 // DefaultSocket is where the API listens unless the config says otherwise.
@@ -60,11 +61,11 @@ func DefaultConfig() Config { return Config{Socket: DefaultSocket, Group: "berth
 // Validate returns what is wrong with the config.
 func (c Config) Validate() error {
 	if !filepath.IsAbs(c.Socket) {
-		return fmt.Errorf("socket: %q is not an absolute path: write it as %s", c.Socket, DefaultSocket)
+		return config.Fieldf("socket", "%q is not an absolute path: write it as %s", c.Socket, DefaultSocket)
 	}
 	// sun_path of unix(7) has room for 107 bytes and the final zero.
 	if len(c.Socket) > 107 {
-		return fmt.Errorf("socket: the path has %d bytes, and a socket's may have 107: choose a shorter one", len(c.Socket))
+		return config.Fieldf("socket", "the path has %d bytes, and a socket's may have 107: choose a shorter one", len(c.Socket))
 	}
 	return nil
 }

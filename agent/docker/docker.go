@@ -36,6 +36,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"github.com/berthd/berth/agent"
+	"github.com/berthd/berth/agent/config"
 )
 
 // Config says where the engine is and what of a container's environment berth
@@ -71,11 +72,11 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var errs []error
 	if _, err := client.ParseHostURL(c.Host); err != nil {
-		errs = append(errs, fmt.Errorf("host: %w: write it as unix:///var/run/docker.sock or tcp://127.0.0.1:2375", err))
+		errs = append(errs, config.Fieldf("host", "%w: write it as unix:///var/run/docker.sock or tcp://127.0.0.1:2375", err))
 	}
-	for _, p := range c.Env {
+	for n, p := range c.Env {
 		if i := strings.IndexByte(p, '*'); p == "" || p == "*" || i >= 0 && i != len(p)-1 {
-			errs = append(errs, fmt.Errorf("env: %q: write a variable's name, or a beginning of it and one * at the end", p))
+			errs = append(errs, config.Fieldf(fmt.Sprintf("env[%d]", n), "%q: write a variable's name, or a beginning of it and one * at the end", p))
 		}
 	}
 	return errors.Join(errs...)

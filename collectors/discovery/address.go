@@ -254,8 +254,11 @@ func publishedOn(owner *agent.Container, cl *claim) []netip.AddrPort {
 // published turns bindings, sorted by port, into spots. Bindings that cover
 // every address family of the host give one spot at the host's own name; one
 // that covers IPv4 or IPv6 alone gives a spot at that address, so that no
-// client is sent to a port which is not open in its family. Other addresses of
-// the host give a spot each. Of several ports at one place the lowest counts.
+// client is sent to a port which is not open in its family. Where the families
+// have different ports, as the engine sometimes assigns them, IPv4 counts:
+// containers seldom have IPv6, and a client that has it has IPv4, too. Other
+// addresses of the host give a spot each. Of several ports at one place the
+// lowest counts.
 func (p *place) published(cl *claim, bindings []netip.AddrPort) ([]spot, verdict) {
 	var spots []spot
 	var port4, port6 uint16 // at the host's own address of the family
@@ -282,13 +285,10 @@ func (p *place) published(cl *claim, bindings []netip.AddrPort) ([]spot, verdict
 	switch {
 	case port4 != 0 && (port4 == port6 || !p.v6.IsValid()), port6 != 0 && !p.v4.IsValid():
 		spots = append(spots, p.node(max(port4, port6)))
-	default:
-		if port4 != 0 {
-			spots = append(spots, p.host(p.v4, port4))
-		}
-		if port6 != 0 {
-			spots = append(spots, p.host(p.v6, port6))
-		}
+	case port4 != 0:
+		spots = append(spots, p.host(p.v4, port4))
+	case port6 != 0:
+		spots = append(spots, p.host(p.v6, port6))
 	}
 	switch {
 	case len(spots) > 0:
