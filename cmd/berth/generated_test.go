@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -12,11 +13,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/berthd/berth/agent"
 	"github.com/berthd/berth/agent/config"
 	"github.com/berthd/berth/collectors/discovery"
 	"github.com/berthd/berth/sinks/openmetrics"
@@ -88,6 +91,9 @@ func configDocs(t *testing.T) config.Docs {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// At the top of a file nobody looks for a type called Config.
+	top := reflect.TypeFor[Config]().PkgPath() + ".Config"
+	docs[top] = "This" + strings.TrimPrefix(docs[top], "Config")
 	return docs
 }
 
@@ -133,7 +139,17 @@ tells what is wrong with it, berth config show what is in force and why.
 [berth.yaml](berth.yaml) has every key with its default.
 
 `
-	return append([]byte(intro), config.Reference(DefaultConfig(), docs)...)
+	return append([]byte(intro), escape(config.Reference(DefaultConfig(), docs))...)
+}
+
+// escape keeps Markdown from taking what is in angle brackets for tags, where it
+// is not quoted as code.
+func escape(markdown []byte) []byte {
+	parts := bytes.Split(markdown, []byte("`"))
+	for i := 0; i < len(parts); i += 2 {
+		parts[i] = bytes.ReplaceAll(parts[i], []byte("<"), []byte("&lt;"))
+	}
+	return bytes.Join(parts, []byte("`"))
 }
 
 func labelsTable() []byte {
@@ -151,7 +167,8 @@ The words with a dot in front are what discovery.name_template may use.
 |---|---|---|---|
 `)
 	for _, k := range discovery.Keys() {
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Name, k.Where, k.Example, k.Doc)
+		example := "`" + strings.ReplaceAll(k.Example, ", or ", "`, or `") + "`"
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Name, k.Where, example, k.Doc)
 	}
 	return b.Bytes()
 }
@@ -183,12 +200,8 @@ client_golang tells of the process.
 // components are real, and none runs.
 func everyMetric(t *testing.T) []*dto.MetricFamily {
 	t.Helper()
-	cfg := DefaultConfig()
-	cfg.StateDir = t.TempDir()
-	cfg.Engine.Host = "unix://" + filepath.Join(cfg.StateDir, "no.sock")
-	cfg.Node.ID, cfg.Node.EC2 = "host", "off"
-	cfg.Log.Level = "error"
-	sections := reflect.ValueOf(&cfg).Elem()
+	d := idleDaemon(t)
+	sections := reflect.ValueOf(&d.cfg.Config).Elem()
 	for _, section := range sections.Fields() {
 		if section.Kind() == reflect.Struct {
 			if on := section.FieldByName("Enabled"); on.IsValid() {
@@ -196,22 +209,7 @@ func everyMetric(t *testing.T) []*dto.MetricFamily {
 			}
 		}
 	}
-
-	d, err := newDaemon(new(configFiles), &loaded{Config: cfg}, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		d.parts.StopAll()
-		d.sockets.Close()
-		if err := d.engine.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := d.node.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	built, err := d.build(cfg)
+	built, err := d.build(d.cfg.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,10 +222,7 @@ func everyMetric(t *testing.T) []*dto.MetricFamily {
 	}
 	d.parts.Start(t.Context(), "idle", func(ctx context.Context) error { <-ctx.Done(); return nil })
 	d.env.Health.Scope("idle").Set("bored", os.ErrDeadlineExceeded, "")
-	defer d.env.Health.Scope("idle").Set("bored", nil, "")
-	snap := *d.Snapshot()
-	snap.Seq = 1
-	d.agent.Store().Publish(&snap)
+	d.agent.Store().Publish(&agent.Snapshot{Seq: 1, At: time.Unix(0, 0)})
 	d.meter()
 
 	families, err := page.Gather()
@@ -238,6 +233,29 @@ func everyMetric(t *testing.T) []*dto.MetricFamily {
 		t.Errorf("got condition %v, want none", err)
 	}
 	return slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), "berth_") })
+}
+
+// idleDaemon returns a daemon that touches nothing of this host, and runs
+// nothing. It is closed when the test ends.
+func idleDaemon(t *testing.T) *daemon {
+	t.Helper()
+	cfg := DefaultConfig()
+	cfg.StateDir = t.TempDir()
+	cfg.Engine.Host = "unix://" + filepath.Join(cfg.StateDir, "no.sock")
+	cfg.Node.ID, cfg.Node.EC2 = "host", "off"
+	cfg.Log.Level = "error"
+	d, err := newDaemon(new(configFiles), &loaded{Config: cfg}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		d.parts.StopAll()
+		d.sockets.Close()
+		if err := errors.Join(d.engine.Close(), d.node.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
 }
 
 // boundedLabels are the labels that metrics may have: each takes few values, and

@@ -43,7 +43,7 @@ type Key struct {
 func Keys() []Key {
 	const port = keyPrefix + "<port>_"
 	return []Key{
-		{port + keyName, inBoth, "calc, or _calc._tcp", "Names the port: calc makes SRV records at _calc._tcp and addresses at calc, _calc._tcp the former alone. Several names are separated by commas. Without a port it names every published one, and adds the port's number if there are several."},
+		{port + keyName, inBoth, "calc, or _calc._tcp", "Names the port: calc makes SRV records at `_calc._tcp` and addresses at calc, `_calc._tcp` the former alone. Several names are separated by commas. Without a port it names every published one, and adds the port's number if there are several."},
 		{port + keyIgnore, inBoth, "true", "Gives the port no name, whatever the value is."},
 		{port + keyNetwork, inBoth, "backend", "Registers the container's own address on this network, instead of the host's."},
 		{port + keyPriority, inBoth, "10", "Sets the SRV priority, from 0 to 65535; clients use the lowest that answers."},
