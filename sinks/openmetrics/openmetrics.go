@@ -114,7 +114,7 @@ func New(cfg Config, env agent.Env, sources func() []Source) (*Server, error) {
 	s.health.Declare(condSamples, agent.SeverityWarning, 0)
 	s.registry.MustRegister(
 		collector{s},
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		ownProcess{collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})},
 		// Of the runtime's hundreds of figures, those which tell a leak.
 		collectors.NewGoCollector(collectors.WithGoCollectorMemStatsMetricsDisabled()),
 	)

@@ -204,6 +204,9 @@ func TestProcessFigures(t *testing.T) {
 			t.Errorf("got %q, want %s among them", names, want)
 		}
 	}
+	if slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, "network") }) {
+		t.Errorf("got %q, want no traffic, which is not the process's own", names)
+	}
 	if len(names) > 20 {
 		t.Errorf("got %d families of the process, want a few: %q", len(names), names)
 	}
