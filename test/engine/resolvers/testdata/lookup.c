@@ -1,6 +1,7 @@
 // lookup asks the resolver of the C library that it is linked with, by
 // getaddrinfo and res_query, and prints what it says. ../lookup is the same for
 // Go, and has the manual. A failure is !nxdomain, !nodata or !failure.
+#define _GNU_SOURCE // for EAI_NODATA
 #include <arpa/inet.h>
 #include <arpa/nameser.h>
 #include <netdb.h>
@@ -20,16 +21,20 @@ static void end(int sig) {
 static void addresses(int family, const char *name) {
 	struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_STREAM}, *list, *a;
 	int err = getaddrinfo(name, NULL, &hints, &list);
-	if (err != 0) {
-#ifdef EAI_NODATA
-		if (err == EAI_NODATA) {
-			printf(" !nodata");
-			return;
-		}
+	switch (err) {
+	case 0:
+		break;
+	case EAI_NONAME:
+		printf(" !nxdomain");
+		return;
+#ifdef EAI_NODATA // musl's headers have it or not
+	case EAI_NODATA:
+		printf(" !nodata");
+		return;
 #endif
-		if (err != EAI_NONAME)
-			fprintf(stderr, "lookup: %s: %s\n", name, gai_strerror(err));
-		printf(err == EAI_NONAME ? " !nxdomain" : " !failure");
+	default:
+		fprintf(stderr, "lookup: %s: %s\n", name, gai_strerror(err));
+		printf(" !failure");
 		return;
 	}
 	for (a = list; a; a = a->ai_next) {
