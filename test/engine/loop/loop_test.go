@@ -77,6 +77,7 @@ type berth struct {
 	domain string         // of its records, without the final dot
 	dns    netip.AddrPort // where it answers
 	dir    string
+	within []string // a command that runs its arguments elsewhere; by default none
 	args   []string
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -92,6 +93,7 @@ func startBerth(t *testing.T, host string, set ...string) *berth {
 	return b
 }
 
+// berths numbers what must have a name of its own in this process.
 var berths atomic.Uint32
 
 // newBerth prepares a berth and does not start it.
@@ -113,7 +115,7 @@ func newBerth(t *testing.T, host string, set ...string) *berth {
 		"admin.socket=" + socket,
 		"engine.host=" + host,
 		"log.level=debug",
-		"node.id=here", "node.ec2=off", "node.ipv4=192.0.2.1",
+		"node.id=here", "node.ec2=off", "node.ipv4=192.0.2.1", "node.ipv6=2001:db8::1",
 		"discovery.domain=" + b.domain,
 		"dns.listen=[" + b.dns.Addr().String() + "]",
 		"dns.port=" + strconv.Itoa(int(b.dns.Port())),
@@ -160,7 +162,8 @@ func freePort(t *testing.T, addr netip.Addr) netip.AddrPort {
 
 func (b *berth) start(t *testing.T, args ...string) {
 	t.Helper()
-	b.cmd = exec.Command(program, append(slices.Clone(b.args), args...)...)
+	line := slices.Concat(b.within, []string{program}, b.args, args)
+	b.cmd = exec.Command(line[0], line[1:]...)
 	// The kernel ends it with the test, even when the test is killed.
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	for _, out := range []struct {
@@ -334,6 +337,17 @@ func (b *berth) settle(t *testing.T, e *enginetest.Engine) {
 		}
 		return err
 	})
+}
+
+// wantNone asserts that a service has no name, after all that has happened so
+// far: another one, which gets a name now, is the marker.
+func (b *berth) wantNone(t *testing.T, e *enginetest.Engine, name string) {
+	t.Helper()
+	marker, labels := service(e, fmt.Sprintf("marker%d", berths.Add(1)))
+	c := e.StartContainer(t, web(labels))
+	b.awaitSRV(t, marker, at(t, c))
+	b.wantSRV(t, "after the marker", name)
+	c.Remove(t)
 }
 
 // watch asks about a service without a pause until the returned function is

@@ -134,6 +134,7 @@ func (p *proxy) spoilLists(how string) {
 // A list that fails, is empty, or is cut short takes no name out of DNS, however
 // often it is repeated.
 func TestPitfall_discovery14_BadListDeletesNothing(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	e := enginetest.Outer(t)
 	p := newProxy(t, e.Host)
 	name, labels := service(e, "web")
@@ -167,6 +168,7 @@ func TestPitfall_discovery14_BadListDeletesNothing(t *testing.T) {
 // Before the first list that succeeds, berth knows nothing and says so: it does
 // not answer that a name does not exist.
 func TestPitfall_discovery14_NoListNoAnswer(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	e := enginetest.Outer(t)
 	p := newProxy(t, e.Host)
 	name, labels := service(e, "web")
@@ -194,6 +196,7 @@ func TestPitfall_discovery14_NoListNoAnswer(t *testing.T) {
 
 // A stream that ends as soon as it began is as bad as an engine that is away.
 func TestPitfall_discovery05_StreamThatEndsAtOnce(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	e := enginetest.Outer(t)
 	p := newProxy(t, e.Host)
 	name, labels := service(e, "web")
