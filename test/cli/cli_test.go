@@ -107,11 +107,14 @@ node:
   id: host-1
   hostname: web1.example
   ipv4: 192.0.2.10
+  ipv6: 2001:db8::10
   ec2: off
 admin:
   socket: WORK/berth.sock
 dns:
   port: 0
+openmetrics:
+  listen: 127.0.0.1:0
 `
 
 // setup prepares a script's folder.

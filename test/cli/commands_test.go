@@ -253,7 +253,7 @@ func cmdNormal(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-var serving = regexp.MustCompile(`127\.0\.0\.1:([0-9]+)`)
+var serving = regexp.MustCompile(`records on (127\.0\.0\.1:[0-9]+)`)
 
 // cmdDig asks the daemon's DNS server, and prints the answers without their
 // times to live, sorted, or the response code.
@@ -262,12 +262,12 @@ func cmdDig(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: dig NAME TYPE")
 	}
 	ts.Check(ts.Exec("berth", "status"))
-	at := serving.FindString(ts.ReadFile("stdout"))
-	if at == "" {
+	at := serving.FindStringSubmatch(ts.ReadFile("stdout"))
+	if at == nil {
 		ts.Fatalf("the DNS server does not listen on 127.0.0.1")
 	}
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(args[0]), dns.StringToType[args[1]])
-	answer, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(q, at)
+	answer, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(q, at[1])
 	ts.Check(err)
 	var lines []string
 	for _, rr := range answer.Answer {

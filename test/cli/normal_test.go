@@ -17,7 +17,7 @@ var (
 	age       = regexp.MustCompile(`\b(\d+d\d\dh|\d+h\d\dm|\d+m\d\ds|\d+s)\b( *)`)
 	pid       = regexp.MustCompile(`(\bpid"?:? )\d+`)
 	local     = regexp.MustCompile(`\b(127\.0\.0\.\d+|172\.\d+\.0\.1):\d+`)
-	answers   = regexp.MustCompile(`\d+ answers`)
+	counts    = regexp.MustCompile(`\d+ (answers|series|scrapes)`)
 	// What the loop has asked of the engine so far, and the number of its
 	// snapshot, depend on how events and lists fall together.
 	figures = regexp.MustCompile(`("(?i:events|lists|networklists|network_lists|inspects|connects|stale|contradictions|snapshot)": )\d+`)
@@ -45,8 +45,14 @@ func normal(text, work string) string {
 		return "AGE" + strings.Repeat(" ", max(2, len(s)-len("AGE")))
 	})
 	text = pid.ReplaceAllString(text, "${1}PID")
-	text = local.ReplaceAllString(text, "$1:PORT")
-	text = answers.ReplaceAllString(text, "N answers")
+	text = local.ReplaceAllStringFunc(text, func(s string) string {
+		addr, port, _ := strings.Cut(s, ":")
+		if port == "5555" { // the fixture's
+			return s
+		}
+		return addr + ":PORT"
+	})
+	text = counts.ReplaceAllString(text, "N $1")
 	text = figures.ReplaceAllString(text, "${1}N")
 	text = golang.ReplaceAllString(text, "GOVERSION")
 	return arch.ReplaceAllString(text, "ARCH")

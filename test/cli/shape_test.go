@@ -80,7 +80,7 @@ func check(fields map[string]field, path string, v any, wrong *[]string) {
 	switch v := v.(type) {
 	case []any:
 		for _, sub := range v {
-			check(fields, join+"[]", sub, wrong)
+			check(fields, path+"[]", sub, wrong)
 		}
 	case map[string]any:
 		_, free := fields[join+".*"]
