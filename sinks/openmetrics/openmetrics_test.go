@@ -402,10 +402,19 @@ func TestTooManyScrapesAreRefused(t *testing.T) {
 	for range maxScrapes {
 		<-b.entered
 	}
-	rec := httptest.NewRecorder()
-	s.handler.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if rec.Code != http.StatusServiceUnavailable {
-		t.Errorf("one scrape too many: got status %d, want 503", rec.Code)
+	extra := make(chan int, 1)
+	wg.Go(func() {
+		rec := httptest.NewRecorder()
+		s.handler.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		extra <- rec.Code
+	})
+	select {
+	case code := <-extra:
+		if code != http.StatusServiceUnavailable {
+			t.Errorf("one scrape too many: got status %d, want 503", code)
+		}
+	case <-b.entered:
+		t.Error("one scrape too many: it was let in")
 	}
 	close(b.release)
 	wg.Wait()
@@ -480,10 +489,17 @@ func TestStopDuringScrape(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("Run: got %v, want nil", err)
 	}
-	if err := <-scraped; err == nil {
-		t.Error("the scrape: got no error, want that its connection was closed")
+	select {
+	case err := <-scraped:
+		if err == nil {
+			t.Error("the scrape: got no error, want that its connection was closed")
+		}
+		close(b.release)
+	case <-time.After(10 * time.Second):
+		t.Error("the scrape: its connection is still open 10 s after the stop")
+		close(b.release)
+		<-scraped
 	}
-	close(b.release)
 	if s.Addr().IsValid() {
 		t.Errorf("got address %v after the stop, want none", s.Addr())
 	}
