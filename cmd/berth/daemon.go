@@ -18,6 +18,7 @@ import (
 	"github.com/berthd/berth/agent/admin"
 	"github.com/berthd/berth/agent/config"
 	"github.com/berthd/berth/agent/docker"
+	"github.com/berthd/berth/agent/journal"
 	"github.com/berthd/berth/agent/node"
 	"github.com/berthd/berth/agent/sockets"
 	"github.com/berthd/berth/sinks/openmetrics"
@@ -78,7 +79,11 @@ func newDaemon(files *configFiles, cfg *loaded, dryRun bool) (*daemon, error) {
 		running:  make(map[string]*component),
 	}
 	var err error
-	if d.node, err = node.New(cfg.Node, d.env); err != nil {
+	d.node, err = node.New(cfg.Node, d.env)
+	if errors.Is(err, journal.ErrLocked) {
+		return nil, fmt.Errorf("use the state folder %s: another berth is already running there: stop it first, or give this one an admin.socket and a state_dir of its own", cfg.StateDir)
+	}
+	if err != nil {
 		return nil, err
 	}
 	d.env.Node = d.node

@@ -21,7 +21,7 @@ func berth(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(context.Background())
 	if bad, ok := errors.AsType[*config.Errors](err); ok {
-		_ = bad.Format(stderr, colourful(stderr))
+		_ = bad.Format(stderr, wantsColour(root.Flag("color").Value.String(), stderr))
 	} else if err != nil && !errors.Is(err, errSilent) {
 		fmt.Fprintf(stderr, "berth: %v\n", err)
 	}

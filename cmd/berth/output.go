@@ -27,6 +27,11 @@ func terminal(w io.Writer) bool {
 // (https://no-color.org).
 func colourful(w io.Writer) bool { return terminal(w) && os.Getenv("NO_COLOR") == "" }
 
+// wantsColour reports whether to write colours to w, given the flag --color.
+func wantsColour(flag string, w io.Writer) bool {
+	return flag == "always" || flag != "never" && colourful(w)
+}
+
 // paint is how a text looks on a terminal.
 type paint string
 
@@ -43,7 +48,7 @@ const (
 type painter bool
 
 func (c *cli) painter() painter {
-	return painter(c.colour == "always" || c.colour != "never" && colourful(c.out))
+	return painter(wantsColour(c.colour, c.out))
 }
 
 func (on painter) paint(p paint, s string) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -88,6 +89,12 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 				text += ": did you mean " + strings.Join(near, " or ") + "?"
 			}
 			return usageError(errors.New(text + "\nTry: berth --help"))
+		},
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if !slices.Contains([]string{"auto", "always", "never"}, c.colour) {
+				return usageError(fmt.Errorf("--color=%s: give auto, always or never", c.colour))
+			}
+			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
