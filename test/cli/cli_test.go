@@ -24,7 +24,7 @@
 //	await PATTERN command args…                 run it until its output matches
 //	normal stdout|stderr                        replace what differs from run to run
 //	shape NAME                                  stdout must be as JSON.md says
-//	dig NAME TYPE                               ask the daemon's DNS server
+//	dig [-until PATTERN] NAME TYPE              ask the daemon's DNS server
 //	occupy NAME                                 take a UDP and TCP port: $NAME is its address, $NAME_PORT the port
 package cli
 

@@ -256,30 +256,54 @@ func cmdNormal(ts *testscript.TestScript, neg bool, args []string) {
 var serving = regexp.MustCompile(`records on (127\.0\.0\.1:[0-9]+)`)
 
 // cmdDig asks the daemon's DNS server, and prints the answers without their
-// times to live, sorted, or the response code.
+// times to live, sorted, or the response code. With -until it asks again until
+// that matches.
 func cmdDig(ts *testscript.TestScript, neg bool, args []string) {
+	until := ""
+	if len(args) == 4 && args[0] == "-until" {
+		until, args = args[1], args[2:]
+	}
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: dig NAME TYPE")
+		ts.Fatalf("usage: dig [-until PATTERN] NAME TYPE")
 	}
-	ts.Check(ts.Exec("berth", "status"))
-	at := serving.FindStringSubmatch(ts.ReadFile("stdout"))
-	if at == nil {
-		ts.Fatalf("the DNS server does not listen on 127.0.0.1")
-	}
-	q := new(dns.Msg).SetQuestion(dns.Fqdn(args[0]), dns.StringToType[args[1]])
-	answer, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(q, at[1])
+	pattern, err := regexp.Compile(until)
 	ts.Check(err)
+	var said string
+	err = poll(func() (err error) {
+		if err := ts.Exec("berth", "status"); err != nil {
+			return err
+		}
+		at := serving.FindStringSubmatch(ts.ReadFile("stdout"))
+		if at == nil {
+			return errors.New("the DNS server does not listen on 127.0.0.1")
+		}
+		if said, err = ask(at[1], args[0], args[1]); err == nil && !pattern.MatchString(said) {
+			err = fmt.Errorf("the answer is %s", said)
+		}
+		return err
+	})
+	if err != nil {
+		ts.Fatalf("dig %s %s: %v", args[0], args[1], err)
+	}
+	fmt.Fprintln(ts.Stdout(), said)
+}
+
+// ask sends a question over TCP.
+func ask(at, name, kind string) (string, error) {
+	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.StringToType[kind])
+	answer, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(q, at)
+	if err != nil {
+		return "", err
+	}
 	var lines []string
 	for _, rr := range answer.Answer {
-		rr.Header().Ttl = 0
-		fields := strings.Fields(rr.String())
-		lines = append(lines, strings.Join(fields[3:], " "))
+		lines = append(lines, strings.Join(strings.Fields(rr.String())[3:], " "))
 	}
 	slices.Sort(lines)
 	if len(lines) == 0 {
-		lines = []string{dns.RcodeToString[answer.Rcode]}
+		return dns.RcodeToString[answer.Rcode], nil
 	}
-	fmt.Fprintln(ts.Stdout(), strings.Join(lines, "\n"))
+	return strings.Join(lines, "\n"), nil
 }
 
 // cmdOccupy takes a port on 127.0.0.9, over UDP and TCP.

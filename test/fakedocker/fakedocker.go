@@ -28,7 +28,7 @@
 // # What can go wrong
 //
 // Down takes the socket away, Refuse leaves a dead one, Hang accepts and never
-// answers, Fail answers all with an error, FailInspect spoils one container;
+// answers, Fail answers all but pings with an error, FailInspect spoils one container;
 // Heal ends the latter three. All methods are safe for concurrent use.
 package fakedocker
 
@@ -156,7 +156,7 @@ func (e *Engine) Hang() {
 	}
 }
 
-// Fail makes the engine answer every request with an error.
+// Fail makes the engine answer every request but pings with an error.
 func (e *Engine) Fail(status int, message string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
