@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -35,7 +36,7 @@ func (c *cli) containersCommand() *cobra.Command {
 				if err := json.Unmarshal(raw, &list); err != nil {
 					return err
 				}
-				c.printContainers(list, all, time.Now())
+				c.printContainers(cmd.Context(), list, all, time.Now())
 				return nil
 			}, nil)
 		},
@@ -45,7 +46,7 @@ func (c *cli) containersCommand() *cobra.Command {
 	return c.withJSON(cmd)
 }
 
-func (c *cli) printContainers(list []admin.ContainerInfo, all bool, now time.Time) {
+func (c *cli) printContainers(ctx context.Context, list []admin.ContainerInfo, all bool, now time.Time) {
 	t := table{head: []string{"ID", "NAME", "IMAGE", "STATE", "SINCE", "ADDRESS", "PORTS"}}
 	for _, ct := range list {
 		alive := ct.State == agent.StateRunning || ct.State == agent.StatePaused
@@ -67,10 +68,20 @@ func (c *cli) printContainers(list []admin.ContainerInfo, all bool, now time.Tim
 			orDash(strings.Join(addrs, ",")), strings.Join(slices.Compact(ports), " "))
 	}
 	if len(t.rows) == 0 {
-		fmt.Fprintln(c.out, "No containers run on this host. All there are: berth containers --all")
+		c.printNothing(ctx, "No containers run on this host. All there are: berth containers --all")
 		return
 	}
 	t.write(c.out, c.painter())
+}
+
+// printNothing prints text, which says that a list is empty, or why that cannot
+// be said: what the engine has not told is not known to be absent.
+func (c *cli) printNothing(ctx context.Context, text string) {
+	var st admin.Status
+	if err := c.client().Get(ctx, "/v1/status", nil, &st); err == nil && !st.Engine.Complete {
+		text = "Not known: " + st.NotReady + ". What to do about it: berth status"
+	}
+	fmt.Fprintln(c.out, text)
 }
 
 func describeState(ct admin.ContainerInfo) cell {

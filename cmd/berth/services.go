@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -31,7 +32,7 @@ func (c *cli) servicesCommand() *cobra.Command {
 				if err := json.Unmarshal(raw, &list); err != nil {
 					return err
 				}
-				c.printServices(list, time.Now())
+				c.printServices(cmd.Context(), list, time.Now())
 				return nil
 			}, nil)
 		},
@@ -40,9 +41,9 @@ func (c *cli) servicesCommand() *cobra.Command {
 	return c.withJSON(cmd)
 }
 
-func (c *cli) printServices(list []discovery.Service, now time.Time) {
+func (c *cli) printServices(ctx context.Context, list []discovery.Service, now time.Time) {
 	if len(list) == 0 {
-		fmt.Fprintln(c.out, "No container on this host claims a name.\nGive one a label, as in: docker run --label SERVICE_80_NAME=web …   Why a container has none: berth explain <container>")
+		c.printNothing(ctx, "No container on this host claims a name.\nGive one a label, as in: docker run --label SERVICE_80_NAME=web …   Why a container has none: berth explain <container>")
 		return
 	}
 	t := table{head: []string{"SERVICE", "CONTAINER", "PORT", "ADDRESS", "STATE", "SINCE"}}
