@@ -23,6 +23,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,18 +71,34 @@ func Ensure(ctx context.Context, cli *client.Client, repo, name string) (string,
 	if name != All {
 		entrypoint = fmt.Sprintf(`ENTRYPOINT [%q, %q]`, binary, name)
 	}
+	for try := 1; ; try++ {
+		err := importLayer(ctx, cli, layer, ref, entrypoint)
+		if err == nil {
+			break
+		}
+		// Engine 20.10 starts a process for the unpacking that is to die with
+		// its parent thread, and Go may end that thread at any time: the import
+		// then fails with "signal: killed" though nothing is wrong.
+		if try == importTries || !strings.Contains(err.Error(), "signal: killed") {
+			return "", fmt.Errorf("import image %s: %w", ref, err)
+		}
+	}
+	removeOld(ctx, cli, repo+"/"+name, ref)
+	return ref, nil
+}
+
+const importTries = 5
+
+func importLayer(ctx context.Context, cli *client.Client, layer []byte, ref, entrypoint string) error {
 	progress, err := cli.ImageImport(ctx,
 		image.ImportSource{Source: bytes.NewReader(layer), SourceName: "-"}, ref,
 		image.ImportOptions{Changes: []string{entrypoint}, Message: "berth sample application"})
 	if err != nil {
-		return "", fmt.Errorf("import image %s: %w", ref, err)
+		return err
 	}
 	defer progress.Close()
-	if _, err := io.Copy(io.Discard, progress); err != nil { // the import ends with it
-		return "", fmt.Errorf("import image %s: %w", ref, err)
-	}
-	removeOld(ctx, cli, repo+"/"+name, ref)
-	return ref, nil
+	_, err = io.Copy(io.Discard, progress) // the import ends with it
+	return err
 }
 
 // removeOld is a courtesy: that it fails is of no account to the caller.

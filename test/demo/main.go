@@ -1,0 +1,66 @@
+// Command demo shows berth's main job on this machine's own Docker engine: real
+// containers get names in DNS, find each other by them, and lose them the
+// moment they stop. Every line that it prints was checked; if one turns out not
+// to be so, it says what was expected and exits with 1.
+//
+// It starts the agent with its defaults (its state and socket in a temporary
+// folder), and removes all that it made, also after Ctrl-C.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// limit bounds the whole demo, and patience each wait in it: bounds for
+// something broken, never measures.
+const (
+	limit    = 2 * time.Minute
+	patience = 20 * time.Second
+)
+
+func main() {
+	berth := flag.String("berth", "bin/berth", "the agent to show")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := demo(ctx, *berth); err != nil {
+		fmt.Fprintln(os.Stderr, "\ndemo:", err)
+		os.Exit(1)
+	}
+}
+
+// demo plays all scenes and cleans up.
+func demo(ctx context.Context, berth string) (err error) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	s := newStage(os.Stdout)
+	defer func() {
+		interrupted := ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded)
+		err = errors.Join(err, s.clear())
+		if interrupted {
+			err = errors.New("interrupted; all that it had started is removed")
+		}
+	}()
+	if err := s.open(ctx, berth); err != nil {
+		return err
+	}
+	for _, scene := range []func(context.Context) error{
+		s.names, s.together, s.goodbye, s.more, s.health, s.refused, s.status,
+	} {
+		if err := scene(ctx); err != nil {
+			return err
+		}
+	}
+	s.title("That was all")
+	s.say("From the engine's event to the answer in DNS: a start took %s, a stop %s.", s.starts, s.stops)
+	s.say("%d containers came and went in %.0f s. What the demo started is removed now.", s.made, time.Since(began).Seconds())
+	return nil
+}
