@@ -27,7 +27,8 @@ var (
 	digFlags  = regexp.MustCompile(`;; flags: ([a-z ]*); QUERY: 1, ANSWER: (\d+), AUTHORITY: (\d+), ADDITIONAL: (\d+)`)
 )
 
-// dig asks berth, without +nocookie and +noedns as anyone does who debugs.
+// dig asks berth, by default with a cookie and EDNS as people do who look for a
+// mistake, and fails the test when dig itself complains of the reply.
 func (w *world) dig(t *testing.T, args ...string) dug {
 	t.Helper()
 	d := dug{all: w.run(t, "dig", append([]string{"@" + docker0, "+tries=1", "+norecurse"}, args...)...)}

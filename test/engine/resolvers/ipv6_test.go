@@ -9,6 +9,10 @@ import (
 func TestIPv6(t *testing.T) {
 	const gateway0 = "fd00:0:0:1::1"
 	w := newWorld(t, kinds, "--ipv6", "--fixed-cidr-v6=fd00:0:0:1::/64")
+	for _, iface := range []string{"docker0", "default"} {
+		// Addresses are there at once, and not after a search for duplicates.
+		w.run(t, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/"+iface+"/accept_dad")
+	}
 	w.startBIND(t, rootZone)
 	w.startBerth(t, "dns.forward=true", "dns.upstreams=["+outsideLoop+":53]")
 	gateway := w.createNetwork(t, "own", "10.77.0.0/24", "fd00:0:0:2::/64")[1]

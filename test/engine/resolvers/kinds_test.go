@@ -3,6 +3,7 @@ package resolvers
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -262,7 +263,17 @@ func (w *world) startClient(t *testing.T, k *kind, spec enginetest.Spec) client 
 		c.Image = w.images[k]
 		h.DNSSearch = []string{"."} // none, whatever this machine's are
 	}
-	return client{Container: w.StartContainer(t, spec), kind: k}
+	c := client{Container: w.CreateContainer(t, spec), kind: k}
+	enginetest.Await(t, limit, "start container "+c.Name, func(ctx context.Context) error {
+		err := w.Client.ContainerStart(ctx, c.ID, container.StartOptions{})
+		// Engines of version 20.10 lose a race of their own, now and then, when
+		// they put a container into its network: it starts when told again.
+		if err != nil && !strings.Contains(err.Error(), "error running hook") {
+			t.Fatal(err)
+		}
+		return err
+	})
+	return c
 }
 
 // ask asks questions such as "srv/_web._tcp.test.internal", all in one process

@@ -27,6 +27,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -143,6 +144,13 @@ func TestOnlyServer(t *testing.T) {
 				}
 			}
 		}
+	})
+	t.Run("musl believes who answers first", func(t *testing.T) {
+		// Any other server than berth denies its names: here it has won the race.
+		c := w.startClient(t, musl, enginetest.Spec{DNS: []string{docker0, outside}})
+		berth.signal(t, syscall.SIGSTOP)
+		defer berth.signal(t, syscall.SIGCONT)
+		c.check(t, map[string]string{"addr/web." + domain: "!nxdomain"})
 	})
 	t.Run("upstream of resolv.conf", func(t *testing.T) {
 		berth.stop(t)

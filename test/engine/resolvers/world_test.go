@@ -113,6 +113,13 @@ func (p *process) running() error {
 	}
 }
 
+func (p *process) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Errorf("send %v to %s: %v", sig, p.name, err)
+	}
+}
+
 // stop ends the process, and does nothing when it has ended.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
