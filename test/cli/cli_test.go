@@ -49,6 +49,10 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// Scripts wait far more than they work.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	code, err := buildAndRun(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
