@@ -285,7 +285,7 @@ func TestPitfall_discovery23_ResolversFindWhatWasMissing(t *testing.T) {
 		t.Fatalf("the resolver that remembers: got %v, %v, want NXDOMAIN", denied, err)
 	}
 	if ttl := denied.Ns[0].Header().Ttl; ttl > 5 {
-		t.Errorf("the resolver that remembers does so for %d s, want at most 5", ttl)
+		t.Fatalf("the resolver that remembers does so for %d s, want at most 5", ttl)
 	}
 
 	srv := w.startWeb(t)
