@@ -93,11 +93,22 @@ const (
 type Engine struct {
 	cfg Config
 
-	mu    sync.Mutex
-	cli   *client.Client // of the present session
-	inode inode          // of the socket's file when the session began
+	mu  sync.Mutex
+	now *session
 
 	dialErr atomic.Pointer[error] // of the newest dial that failed
+}
+
+// session is one client with connections of its own.
+type session struct {
+	cli    *client.Client
+	socket inode // of the engine's socket when the session began
+
+	// opened is closed when the stream is open, or failed. It is nil for a
+	// session without a stream.
+	opened chan struct{}
+	info   agent.EngineInfo // valid once opened is closed
+	err    error            // likewise
 }
 
 var _ agent.Engine = (*Engine)(nil)
@@ -109,7 +120,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{cfg: cfg}
-	if _, err := e.renew(); err != nil {
+	if _, err := e.renew(nil); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -118,13 +129,14 @@ func New(cfg Config) (*Engine, error) {
 // Host returns the engine's address.
 func (e *Engine) Host() string { return e.cfg.Host }
 
-// renew starts a session: new connections, and a new negotiation.
-func (e *Engine) renew() (*client.Client, error) {
-	socket := e.socket()
-	cli, err := client.NewClientWithOpts(
+// renew starts a session: new connections, and a new negotiation of the version.
+func (e *Engine) renew(opened chan struct{}) (*session, error) {
+	s := &session{socket: e.socket(), opened: opened}
+	var err error
+	s.cli, err = client.NewClientWithOpts(
 		client.WithHost(e.cfg.Host),
 		client.WithTLSClientConfigFromEnv(),
-		client.WithDialContext(e.dialer(socket)),
+		client.WithDialContext(e.dialer(s.socket)),
 		client.WithAPIVersionNegotiation(),
 	)
 	if err != nil {
@@ -132,18 +144,20 @@ func (e *Engine) renew() (*client.Client, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.cli != nil {
-		_ = e.cli.Close() // closes idle connections only
+	if e.now != nil {
+		_ = e.now.cli.Close() // closes idle connections only
 	}
-	e.cli, e.inode = cli, socket
-	return cli, nil
+	e.now = s
+	return s, nil
 }
 
-func (e *Engine) client() *client.Client {
+func (e *Engine) session() *session {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.cli
+	return e.now
 }
+
+func (e *Engine) client() *client.Client { return e.session().cli }
 
 // Close closes the idle connections.
 func (e *Engine) Close() error { return e.client().Close() }
@@ -174,33 +188,25 @@ func eventFilter() filters.Args {
 // the background.
 func (e *Engine) Events(ctx context.Context, since time.Time) (<-chan agent.Event, <-chan error) {
 	out, errs := make(chan agent.Event), make(chan error, 1)
-	cli, err := e.renew()
+	s, err := e.renew(make(chan struct{}))
 	if err != nil {
 		errs <- err
 		return out, errs
 	}
-	go func() { errs <- e.stream(ctx, cli, since, out) }()
+	go func() { errs <- e.stream(ctx, s, since, out) }()
 	return out, errs
 }
 
-func (e *Engine) stream(ctx context.Context, cli *client.Client, since time.Time, out chan<- agent.Event) error {
+// stream opens the session's stream and reads it until it ends.
+func (e *Engine) stream(ctx context.Context, s *session, since time.Time, out chan<- agent.Event) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	e.mu.Lock()
-	began := e.inode
-	e.mu.Unlock()
-
-	// The client's Events returns when the engine has sent its headers, which
-	// a frozen engine never does.
-	tooLong := time.AfterFunc(headerTimeout, cancel)
-	msgs, errs := cli.Events(ctx, events.ListOptions{
-		Since:   fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond()),
-		Filters: eventFilter(),
-	})
-	if !tooLong.Stop() {
-		return e.wrap("open the event stream", context.DeadlineExceeded)
+	msgs, errs, err := e.open(ctx, cancel, s, since)
+	s.err = err
+	close(s.opened)
+	if err != nil {
+		return err
 	}
-
 	look := time.NewTicker(inodeInterval)
 	defer look.Stop()
 	for {
@@ -217,11 +223,33 @@ func (e *Engine) stream(ctx context.Context, cli *client.Client, since time.Time
 			}
 			return e.wrap("read the event stream", err)
 		case <-look.C:
-			if e.socket() != began {
+			if e.socket() != s.socket {
 				return e.wrap("read the event stream", errReplaced)
 			}
 		}
 	}
+}
+
+// open asks who the engine is and then for its events, one after the other: the
+// first call negotiates the version, which the client's Events reads without a
+// lock. An engine that is frozen answers neither.
+func (e *Engine) open(ctx context.Context, cancel func(), s *session, since time.Time) (<-chan events.Message, <-chan error, error) {
+	tooLong := time.AfterFunc(headerTimeout, cancel)
+	defer tooLong.Stop()
+	info, err := e.identify(ctx, s.cli)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Events returns when the engine has sent its headers.
+	msgs, errs := s.cli.Events(ctx, events.ListOptions{
+		Since:   fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond()),
+		Filters: eventFilter(),
+	})
+	if ctx.Err() != nil {
+		return nil, nil, e.wrap("open the event stream", context.DeadlineExceeded)
+	}
+	s.info = info
+	return msgs, errs, nil
 }
 
 // inode identifies a file by its device and number.
@@ -243,9 +271,22 @@ func (e *Engine) socket() inode {
 	return inode{uint64(st.Dev), st.Ino}
 }
 
-// Identify implements agent.Engine.
+// Identify implements agent.Engine. In a session with a stream it answers once
+// that is open, so that what is listed from then on cannot miss an event.
 func (e *Engine) Identify(ctx context.Context) (agent.EngineInfo, error) {
-	cli := e.client()
+	s := e.session()
+	if s.opened == nil {
+		return e.identify(ctx, s.cli)
+	}
+	select {
+	case <-s.opened:
+		return s.info, s.err
+	case <-ctx.Done():
+		return agent.EngineInfo{}, e.wrap("identify the engine", ctx.Err())
+	}
+}
+
+func (e *Engine) identify(ctx context.Context, cli *client.Client) (agent.EngineInfo, error) {
 	info, err := cli.Info(ctx)
 	if err != nil {
 		return agent.EngineInfo{}, e.wrap("identify the engine", err)
