@@ -17,7 +17,7 @@ type field struct {
 	optional bool
 }
 
-var documentedField = regexp.MustCompile("^    (\\S+) +(string|number|boolean|time|object|array|any)(\\??)( |$)")
+var documentedField = regexp.MustCompile(`^    (\S+) +(string|number|boolean|time|object|array|any)(\??)( |$)`)
 
 // documented reads a section of JSON.md.
 func documented(section string) (map[string]field, error) {
