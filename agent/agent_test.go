@@ -64,8 +64,8 @@ func TestRun_HungInspectHoldsUpNothingElse(t *testing.T) {
 		// It is tried again while it hangs, and known when it does not.
 		e.change(fakeID(7), func(c *Container) { c.Name = "renamed" })
 		e.emit(t, Event{Action: "rename", ID: fakeID(7)})
-		if got := a.Store().Snapshot().ByID(fakeID(7)).Name; got != "renamed" {
-			t.Errorf("name: got %q, want that which the event told of", got)
+		if c := a.Store().Snapshot().ByID(fakeID(7)); c == nil || c.Name != "renamed" {
+			t.Errorf("got %+v, want the name that the event told of", c)
 		}
 		e.set(func() { e.hang[hung] = false })
 		pass(time.Minute)
@@ -97,8 +97,8 @@ func TestRun_MoreHangThanThereAreWorkers(t *testing.T) {
 			id := fakeID(20 + i)
 			e.change(id, func(c *Container) { c.ExitCode = 7 })
 			e.emit(t, Event{Action: "update", ID: id})
-			if got := a.Store().Snapshot().ByID(id).ExitCode; got != 7 {
-				t.Fatalf("change %d: not known at once", i)
+			if c := a.Store().Snapshot().ByID(id); c == nil || c.ExitCode != 7 {
+				t.Fatalf("change %d: not known at once: %+v", i, c)
 			}
 			pass(time.Second)
 		}

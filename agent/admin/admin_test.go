@@ -57,7 +57,7 @@ func (d *fakeDaemon) EffectiveConfig() (yaml, json []byte) {
 }
 func (d *fakeDaemon) Reload(context.Context) ReloadResult { return d.reload }
 func (d *fakeDaemon) Component(name string) http.Handler  { return d.parts[name] }
-func (d *fakeDaemon) count() int { d.mu.Lock(); defer d.mu.Unlock(); return d.asked }
+func (d *fakeDaemon) count() int                          { d.mu.Lock(); defer d.mu.Unlock(); return d.asked }
 
 // socketPath returns a path that is short enough for a socket.
 func socketPath(t *testing.T) string {
