@@ -58,9 +58,13 @@ type state struct {
 
 // LoopStats counts what the loop has asked of the engine, since it started.
 type LoopStats struct {
-	Events, Lists, NetworkLists, Inspects, Connects uint64
-	Stale                                           uint64 // answers discarded because they were too old
-	Contradictions                                  uint64 // rows that gave the lie to what events had told
+	Events         uint64 `json:"events"`
+	Lists          uint64 `json:"lists"`
+	NetworkLists   uint64 `json:"network_lists"`
+	Inspects       uint64 `json:"inspects"`
+	Connects       uint64 `json:"connects"`
+	Stale          uint64 `json:"stale"`          // answers discarded because they were too old
+	Contradictions uint64 `json:"contradictions"` // rows that gave the lie to what events had told
 }
 
 // session is one connection to the engine.

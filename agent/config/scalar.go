@@ -191,7 +191,7 @@ func (d *decoder) text(dst reflect.Value, text, path string, at mark) {
 		name, _ := describe(typ)
 		e.Msg = quoteShort(text) + " is not " + name
 		if _, err := netip.ParseAddr(text); err == nil && typ == reflect.TypeFor[netip.AddrPort]() {
-			e.Hint = "add the port, such as " + netip.AddrPortFrom(netip.MustParseAddr(text), 8125).String()
+			e.Hint = "add the port, such as " + netip.AddrPortFrom(netip.MustParseAddr(text), 53).String()
 		}
 	default:
 		if errors.As(err, &he) {

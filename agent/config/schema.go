@@ -205,7 +205,7 @@ func describe(t reflect.Type) (name, example string) {
 	case *netip.Addr:
 		return "an IP address", "192.0.2.1"
 	case *netip.AddrPort:
-		return "an IP address and port", "127.0.0.1:8125"
+		return "an IP address and port", "127.0.0.1:53"
 	case *netip.Prefix:
 		return "a network", "10.0.0.0/8"
 	}

@@ -7,10 +7,11 @@ import (
 )
 
 // Validator is implemented by structs with rules beyond the types of their
-// fields. Load calls Validate after merging all files, inner structs first, and
-// only where everything in the struct could be read. It may return several
-// errors with errors.Join. Each *FieldError among them is shown at the place
-// where its field was set; other errors at the place of the struct.
+// fields. Load calls Validate after merging all files, inner structs first. It
+// may return several errors with errors.Join. Each *FieldError among them is
+// shown at the place where its field was set; other errors at the place of the
+// struct. Where something in the struct could not be read and has its default
+// still, only errors of the fields count that were set and could be read.
 type Validator interface{ Validate() error }
 
 // FieldError is an error of one field of a struct that is validated.
@@ -54,7 +55,7 @@ func (d *decoder) validate(v reflect.Value, path string) {
 		for _, f := range fieldsOf(v.Type()) {
 			d.validate(v.Field(f.i), join(path, f.key))
 		}
-		if val, ok := v.Addr().Interface().(Validator); ok && !d.failed[path] {
+		if val, ok := v.Addr().Interface().(Validator); ok {
 			d.invalid(path, val.Validate())
 		}
 	}
@@ -74,6 +75,9 @@ func (d *decoder) invalid(path string, err error) {
 	e := &Error{Path: path, Msg: err.Error(), Err: err}
 	if fe, ok := errors.AsType[*FieldError](err); ok {
 		e.Path, e.Msg = below(path, fe.Field), fe.Err.Error()
+	}
+	if _, set := d.marks[e.Path]; d.failed[path] && (!set || e.Path == path || d.failed[e.Path]) {
+		return // it may be due to what could not be read
 	}
 	for p := e.Path; ; p = parent(p) {
 		if m, ok := d.marks[p]; ok {

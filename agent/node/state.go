@@ -57,10 +57,10 @@ const stateHint = "who this host is cannot be remembered: check that the state d
 // berths run.
 func (s *Source) openState() error {
 	j, replay, err := journal.Open(s.path, journal.Options{Owner: "node"})
-	s.health.Set("state", err, stateHint)
 	if errors.Is(err, journal.ErrLocked) {
-		return err
+		return err // another berth runs here: this one will not
 	}
+	s.health.Set("state", err, stateHint)
 	s.journal = j
 	if replay.SetAside != "" {
 		s.log.Warn("unusable state was set aside", "path", replay.SetAside, "err", replay.Reason)

@@ -95,7 +95,7 @@ func (c Config) Validate() error {
 		}
 	}
 	if _, err := parseTemplate(c.NameTemplate); err != nil {
-		errs = append(errs, config.Fieldf("name_template", "%w", err))
+		errs = append(errs, config.Fieldf("name_template", "%s: the fields are .Orchestrator, .Cluster, .Service, .Task, .Container and .Name", strings.ReplaceAll(err.Error(), " in type discovery.templateData", "")))
 	}
 	if u, err := url.Parse(c.ECSIntrospection); err != nil || u.Scheme != "http" || u.Host == "" {
 		errs = append(errs, config.Fieldf("ecs_introspection", "%q is not the address of an HTTP server: write it as http://127.0.0.1:51678", c.ECSIntrospection))

@@ -38,14 +38,22 @@ func (d *Discovery) figures() figures {
 // Summary returns the key figures in one line, for people.
 func (d *Discovery) Summary() string {
 	f := d.figures()
-	line := fmt.Sprintf("%d names registered, %d out, %d records", f.registered, f.out, f.records)
+	line := fmt.Sprintf("%s registered, %d out, %s", count(f.registered, "name"), f.out, count(f.records, "record"))
 	if f.refused > 0 {
-		line += fmt.Sprintf(", %d claims refused", f.refused)
+		line += ", " + count(f.refused, "claim") + " refused"
 	}
 	if f.held > 0 {
-		line += fmt.Sprintf(", %d containers held down", f.held)
+		line += ", " + count(f.held, "container") + " held down"
 	}
 	return line
+}
+
+// count writes a number of things in English.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // Metrics yields the component's figures.

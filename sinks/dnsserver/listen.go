@@ -176,7 +176,7 @@ func (l *listeners) report(wanted []netip.Addr) {
 	}
 	l.server.addrs.Store(now)
 	l.server.health.Set(condListen, summary(errs),
-		"stop the process that has the port, or take the address out of dnsserver.listen; the other addresses are served")
+		"stop the process that has the port, or take the address out of dns.listen; the other addresses are served")
 }
 
 func (l *listeners) closeAll() {
