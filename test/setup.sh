@@ -5,8 +5,9 @@
 #
 #   test/setup.sh engine   a Docker engine that answers
 #   test/setup.sh test     that, and what the tests run (dockerd, dig, shellcheck, C
-#                          compilers, firewall and network tools), and packages
-#                          which they unpack (Debian's C library, a name server)
+#                          compilers, firewall and network tools, BIND and Knot
+#                          without their services), and packages which they
+#                          unpack (Debian's C library, a name server)
 #   test/setup.sh bench    that, and what the benchmarks run (dnsperf)
 #
 # An engine that runs is used as it is. Where none answers, one is started; none
@@ -178,6 +179,31 @@ tools() {
 	fi
 }
 
+# name_servers installs BIND and Knot for tests, which start their own. The
+# packages would start theirs, now and at each boot, on a port 53 that somebody
+# else may need; a server that was here before is left as it is.
+name_servers() {
+	want named bind9
+	want knotd knot
+	[ ${#missing[@]} -gt 0 ] || return 0
+	need_root "these Debian packages are missing: ${missing[*]}"
+	local policy=/usr/sbin/policy-rc.d installed=("${missing[@]}")
+	if [ -e $policy ]; then
+		install_missing # this machine has a policy of its own
+	else
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+		printf '#!/bin/sh\nexit 101 # start nothing: a test set-up is installing\n' >$policy
+		chmod 0755 $policy
+		install_missing
+		rm -f $policy
+		trap - EXIT
+	fi
+	missing=()
+	[ -d /run/systemd/system ] || return 0
+	case " ${installed[*]} " in *" bind9 "*) systemctl --quiet disable --now named.service ;; esac
+	case " ${installed[*]} " in *" knot "*) systemctl --quiet disable --now knot.service ;; esac
+}
+
 mkdir -p "$logs"
 exec 9>"$logs/setup.lock"
 flock 9
@@ -190,6 +216,8 @@ test)
 	engine
 	tools
 	install_missing
+	missing=()
+	name_servers
 	debs
 	;;
 bench)
