@@ -1,0 +1,39 @@
+package dnsservers
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Knot starts Knot's knotd with one zone (its name with the final dot), and ends
+// it with the test. Plain names of services which the keys may change, besides
+// calc, are listed as aliases, relative to the zone.
+func Knot(t testing.TB, zone string, aliases ...string) *Server {
+	t.Helper()
+	s, dir, knotd := newServer(t, "Knot", "knotd", zone)
+	text := s.fill(example(t, "knot-berth.conf"), "/var/lib/knot/berth.example.zone")
+	for _, a := range aliases {
+		text = strings.ReplaceAll(text, ", calc."+zone, ", calc."+zone+", "+a+"."+zone)
+	}
+	// The transfer is for the test, which wants to see the whole zone.
+	text = strings.Replace(text, "acl: [host1, host10]", "acl: [host1, host10, transfer]", 1)
+	text = strings.Replace(text, "\nacl:\n", "\nacl:\n  - id: transfer\n    address: 127.0.0.0/8\n    action: transfer\n", 1)
+	must(t, os.Mkdir(filepath.Join(dir, "db"), 0o700))
+	conf := filepath.Join(dir, "knot.conf")
+	write(t, conf, fmt.Sprintf(`server:
+    rundir: %[1]s
+    listen: %[2]s@%[3]d
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+log:
+  - target: stderr
+    any: info
+database:
+    storage: %[1]s/db
+`, dir, s.addr.Addr(), s.addr.Port())+text)
+	return s.run(knotd, "-c", conf)
+}
