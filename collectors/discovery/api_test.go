@@ -18,6 +18,7 @@ import (
 func started(t testing.TB, snap *agent.Snapshot) *Discovery {
 	t.Helper()
 	d := mustNew(t, DefaultConfig(), testEnv())
+	d.rules.began = testNow // as if all of it ran before
 	d.update(snap, new(memo))
 	return d
 }
@@ -44,13 +45,18 @@ func TestServicesOverHTTP(t *testing.T) {
 	if status := get(t, d, "/v1/discovery/services", &got); status != http.StatusOK {
 		t.Fatalf("status %d", status)
 	}
+	if got[0].Instances[0].Check == nil {
+		t.Fatalf("got no check of %+v", got[0])
+	}
 	both := addrs("10.0.0.5", "2001:db8::5")
 	want := []Service{{
 		Name: "calc", SRV: "_calc._tcp.berth.internal.", Alias: "calc.berth.internal.",
 		Instances: []Instance{{
 			Container: "ca", ContainerID: in.ID, ContainerPort: 80, Proto: "tcp", State: Registered,
 			Target: "n1.berth.internal.", Addresses: both, Port: 8080, Priority: 0, Weight: 9, TTL: 60, Since: epoch,
-			ID: "one", Tags: []string{"blue", "eu"}, Checks: named("http=/"), Attributes: named("region=eu"),
+			ID: "one", Tags: []string{"blue", "eu"}, Checks: named("http=/"),
+			Check:      &CheckStatus{State: CheckAssumed, Since: got[0].Instances[0].Check.Since, Kind: "http", Address: "http://10.0.0.5:8080/"},
+			Attributes: named("region=eu"),
 		}, {
 			Container: "cb", ContainerID: out.ID, ContainerPort: 80, Proto: "tcp", State: Out, Reason: "its health check fails",
 			Target: "n1.berth.internal.", Addresses: both, Port: 8081, Priority: 1, Weight: 1, TTL: 60, Since: epoch,
@@ -183,7 +189,7 @@ func TestHTTPErrors(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	in := container("a", named("SERVICE_80_NAME=calc,*"), both("80/tcp=8080")...)
+	in := container("a", named("SERVICE_80_NAME=calc,*", "SERVICE_80_CHECK_TCP=1"), both("80/tcp=8080")...)
 	out := with(container("b", named("SERVICE_80_NAME=calc"), both("80/tcp=8081")...), func(c *agent.Container) { c.State = agent.StatePaused })
 	got := make(map[string]float64)
 	started(t, snapshot(in, out)).Metrics(func(s agent.Sample) bool {
@@ -199,6 +205,9 @@ func TestMetrics(t *testing.T) {
 		"berth_discovery_instances registered": 1, "berth_discovery_instances out": 1, "berth_discovery_records": 6,
 		"berth_discovery_claims_refused": 1, "berth_discovery_held_down": 0,
 		"berth_discovery_evaluations_total": 1, "berth_discovery_publications_total": 1,
+		"berth_discovery_checks starting": 0, "berth_discovery_checks assumed": 1, "berth_discovery_checks passing": 0, "berth_discovery_checks failing": 0,
+		"berth_discovery_check_runs_total passed": 0, "berth_discovery_check_runs_total failed": 0,
+		"berth_discovery_check_seconds_total": 0, "berth_discovery_check_delay_seconds_total": 0,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)

@@ -61,7 +61,48 @@ type Config struct {
 	// ECSIntrospection is where the ECS agent of this host tells the addresses
 	// of tasks in network mode awsvpc. It is asked only if there are such tasks.
 	ECSIntrospection string `yaml:"ecs_introspection"`
+
+	// Checks is how ports are checked whose labels ask for it.
+	Checks ChecksConfig `yaml:"checks"`
 }
+
+// ChecksConfig is the section `discovery.checks`.
+type ChecksConfig struct {
+	// Enabled runs the checks that SERVICE_<port>_CHECK_HTTP and
+	// SERVICE_<port>_CHECK_TCP ask for. Otherwise they are shown only.
+	Enabled bool `yaml:"enabled"`
+
+	// Concurrency is how many checks may be under way at once, 1 to 1024.
+	Concurrency int `yaml:"concurrency"`
+
+	// Interval is how often a port is checked that does not set
+	// SERVICE_<port>_CHECK_INTERVAL. A container that has not passed yet is
+	// checked every second in its first minute.
+	Interval config.Duration `yaml:"interval"`
+
+	// MinInterval is the shortest interval that a label may set, at least 100ms.
+	MinInterval config.Duration `yaml:"min_interval"`
+
+	// Timeout is how long a check may take that does not set
+	// SERVICE_<port>_CHECK_TIMEOUT, at most the interval.
+	Timeout config.Duration `yaml:"timeout"`
+
+	// Rise is after how many passes in a row a port is in DNS that does not set
+	// SERVICE_<port>_CHECK_RISE, 1 to 100.
+	Rise int `yaml:"rise"`
+
+	// Fall is after how many failures in a row a port is out of DNS that does not
+	// set SERVICE_<port>_CHECK_FALL, 1 to 100.
+	Fall int `yaml:"fall"`
+}
+
+// The bounds of ChecksConfig: one goroutine and one socket for each check under
+// way, ten checks of a port a second, and one an hour.
+const (
+	maxConcurrency   = 1024
+	shortestInterval = 100 * time.Millisecond
+	maxInterval      = time.Hour
+)
 
 // DefaultConfig returns the configuration that works on any host.
 func DefaultConfig() Config {
@@ -73,11 +114,22 @@ func DefaultConfig() Config {
 		Weight:   1,
 
 		ECSIntrospection: "http://127.0.0.1:51678",
+
+		Checks: ChecksConfig{
+			Enabled:     true,
+			Concurrency: 64,
+			Interval:    config.Duration(10 * time.Second),
+			MinInterval: config.Duration(time.Second),
+			Timeout:     config.Duration(2 * time.Second),
+			Rise:        1,
+			Fall:        3,
+		},
 	}
 }
 
-// Validate returns everything that is wrong with the configuration, joined, or
-// nil. Each error begins with the key that it is about.
+// Validate returns everything that is wrong with the configuration but for the
+// sections in it, joined, or nil. Each error begins with the key that it is
+// about.
 func (c Config) Validate() error {
 	var errs []error
 	if err := checkDomain(c.Domain); err != nil {
@@ -99,6 +151,32 @@ func (c Config) Validate() error {
 	}
 	if u, err := url.Parse(c.ECSIntrospection); err != nil || u.Scheme != "http" || u.Host == "" {
 		errs = append(errs, config.Fieldf("ecs_introspection", "%q is not the address of an HTTP server: write it as http://127.0.0.1:51678", c.ECSIntrospection))
+	}
+	return errors.Join(errs...)
+}
+
+// Validate returns everything that is wrong with the section, joined, or nil.
+func (c ChecksConfig) Validate() error {
+	var errs []error
+	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {
+		errs = append(errs, config.Fieldf("concurrency", "%d is not between 1 and %d", c.Concurrency, maxConcurrency))
+	}
+	if c.MinInterval.Std() < shortestInterval || c.MinInterval.Std() > maxInterval {
+		errs = append(errs, config.Fieldf("min_interval", "%v is not between %v and %v", c.MinInterval, shortestInterval, config.Duration(maxInterval)))
+	}
+	if c.Interval < c.MinInterval || c.Interval.Std() > maxInterval {
+		errs = append(errs, config.Fieldf("interval", "%v is not between min_interval, which is %v, and %v", c.Interval, c.MinInterval, config.Duration(maxInterval)))
+	}
+	if c.Timeout <= 0 || c.Timeout > c.Interval {
+		errs = append(errs, config.Fieldf("timeout", "%v is not between 1ns and the interval, which is %v", c.Timeout, c.Interval))
+	}
+	for _, n := range []struct {
+		key   string
+		value int
+	}{{"rise", c.Rise}, {"fall", c.Fall}} {
+		if n.value < 1 || n.value > maxCounts {
+			errs = append(errs, config.Fieldf(n.key, "%d is not between 1 and %d", n.value, maxCounts))
+		}
 	}
 	return errors.Join(errs...)
 }

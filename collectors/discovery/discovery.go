@@ -24,7 +24,7 @@
 //	WEIGHT      SRV weight, 0 to 65535
 //	TTL         whole seconds, or a duration such as 30s
 //	TAGS, ID    shown by `berth services`
-//	CHECK_…     shown, never run: the image's HEALTHCHECK decides
+//	CHECK_…     see below
 //	anything    an attribute, shown
 //
 // The prefix SERVICE_ is case-sensitive, the rest of a key is not. An empty
@@ -47,11 +47,37 @@
 // check, if it has one, passes. A crash loop is held down for longer with each
 // crash. A host that is drained wants no records.
 //
+// # Checks
+//
+// A port can be checked from the host, besides the image's HEALTHCHECK; it is in
+// DNS while both pass.
+//
+//	SERVICE_<port>_CHECK_HTTP=/health   a GET of this path, answered with 2xx
+//	SERVICE_<port>_CHECK_TCP=true       a connection (any value will do)
+//	…_CHECK_INTERVAL, …_CHECK_TIMEOUT   how often, and how long at most
+//	…_CHECK_RISE, …_CHECK_FALL          after how many in a row the verdict changes
+//	…_CHECK_INITIAL_STATUS=passing      in before the first verdict
+//
+// A check connects to the address and port that clients are sent to, so that it
+// fails where they would; of several the first, and IPv4 before IPv6. It follows
+// redirects on that address and port alone, uses no proxy, and reads 64 KiB of
+// the body. Where the engine's userland proxy accepts connections in place of the
+// container (it does for IPv6 without ip6tables), CHECK_TCP passes for a container
+// that does not listen: use CHECK_HTTP. A host seldom reaches its own containers
+// on macvlan, ipvlan and overlay networks: use a HEALTHCHECK there.
+//
+// A container that starts is out until its first verdict, and is checked every
+// second in its first minute until it passes. One that ran before berth did is in
+// until its first verdict, because a restart of berth must not take names out of
+// DNS; what keeps a port out is written to the state folder, and stays out. Each
+// run of a container is judged anew, and a paused one is not checked. Other
+// CHECK_ keys of registrator are shown and do nothing.
+//
 // # How
 //
-// All rules are pure functions of the configuration, a snapshot and the time;
-// Run applies them whenever there is a new snapshot, or when a hold-down ends,
-// and publishes what changed. Explain, and the HTTP API below /v1/discovery/,
+// All rules are pure functions of the configuration, a snapshot, the verdicts of
+// checks and the time; Run applies them whenever there is a new snapshot or
+// verdict, or when a hold-down ends, and publishes what changed. Explain, and the HTTP API below /v1/discovery/,
 // apply the same rules to the same snapshot, so that they cannot tell another
 // story than DNS.
 package discovery
@@ -61,6 +87,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,7 +110,10 @@ type Discovery struct {
 	records *agent.Records
 	view    atomic.Pointer[view] // the latest evaluation; nil before the first
 	recheck chan struct{}        // see Recheck; capacity 1
-	stats   stats
+	checks  *scheduler
+	// stateDir is where the state of checks is kept; empty for nowhere.
+	stateDir string
+	stats    stats
 }
 
 // New returns the collector, or an error that joins all that is wrong with cfg.
@@ -93,8 +123,12 @@ func New(cfg Config, env agent.Env) (*Discovery, error) {
 		return nil, fmt.Errorf("check discovery config: %w", err)
 	}
 	d := &Discovery{rules: r, records: new(agent.Records), recheck: make(chan struct{}, 1), log: env.Log, health: env.Health.Scope(name)}
+	d.checks = newScheduler(cfg.Checks.Concurrency, netProber(), d.Recheck, env.Log)
+	d.stateDir = env.StateDir
+	r.checks = d.checks.state
 	d.health.Declare("claims", agent.SeverityWarning, 0)
 	d.health.Declare("address", agent.SeverityWarning, addressGrace)
+	d.health.Declare("checks", agent.SeverityWarning, 0)
 	return d, nil
 }
 
@@ -103,13 +137,8 @@ func New(cfg Config, env agent.Env) (*Discovery, error) {
 func (d *Discovery) UseAddresses(f AddressFunc) { d.rules.addresses = f }
 
 // Recheck makes Run apply the rules again although no snapshot has come: the
-// function given to UseAddresses has new answers.
-func (d *Discovery) Recheck() {
-	select {
-	case d.recheck <- struct{}{}:
-	default: // it is about to, anyway
-	}
-}
+// function given to UseAddresses has new answers, or a check has a verdict.
+func (d *Discovery) Recheck() { notify(d.recheck) }
 
 // Name returns "discovery".
 func (d *Discovery) Name() string { return name }
@@ -125,6 +154,16 @@ func (d *Discovery) PublishTo(r *agent.Records) { d.records = r }
 // Run publishes the desired records until ctx ends. It returns nil then, and
 // leaves the last records wanted.
 func (d *Discovery) Run(ctx context.Context, f agent.Feed) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var checking sync.WaitGroup
+	defer checking.Wait()
+	defer cancel()
+	if file := d.keepChecks(); file != nil {
+		checking.Go(func() { file.run(ctx) })
+	}
+	checking.Go(func() { d.checks.run(ctx) })
+	d.rules.began = time.Now()
+
 	var m memo
 	wake := time.NewTimer(0)
 	defer wake.Stop()
@@ -153,6 +192,7 @@ func (d *Discovery) Run(ctx context.Context, f agent.Feed) error {
 func (d *Discovery) update(snap *agent.Snapshot, m *memo) time.Time {
 	begin := time.Now()
 	v := d.rules.evaluate(snap, begin, m)
+	d.checks.want(v.checks(), snap.Complete, begin)
 	d.view.Store(v)
 	if d.records.Publish(v.set) {
 		d.stats.publications.Add(1)

@@ -103,6 +103,9 @@ func (v *view) explain(c *agent.Container) Explanation {
 			last.Fix = "" // said of the container already
 		}
 	}
+	for _, c := range a.checks {
+		e.Reasons = append(e.Reasons, v.explainCheck(c))
+	}
 	e.Reasons = append(e.Reasons, a.plan.notes...)
 	e.Reasons = append(e.Reasons, unclaimed(a)...)
 	if len(e.Reasons) == 0 {
@@ -157,6 +160,26 @@ func (v *view) explainSite(s *site) []agent.Reason {
 		}
 	}
 	return reasons
+}
+
+// explainCheck says what is known of a check by now.
+func (v *view) explainCheck(c *checked) agent.Reason {
+	reason := agent.Reason{Subject: portName(c.key.port, "tcp"), Verdict: Noted}
+	s := v.rules.latest(c)
+	if !c.target.IsValid() {
+		reason.Rule = fmt.Sprintf("%s: the check rests; it was %s", c.check.from, s.word)
+		return reason
+	}
+	last := "not run yet"
+	switch {
+	case s.last.why != "":
+		last = fmt.Sprintf("the last one failed after %v: %s", s.last.took.Round(time.Microsecond), s.last.why)
+	case !s.last.at.IsZero():
+		last = fmt.Sprintf("the last one passed in %v", s.last.took.Round(time.Microsecond))
+	}
+	reason.Rule = fmt.Sprintf("%s: %s every %v: %s since %s, %s",
+		c.check.from, c.describe(), c.check.interval, s.word, s.since.UTC().Format(time.RFC3339), last)
+	return reason
 }
 
 // unclaimed lists the ports of a container that nothing is said of.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/berthd/berth/agent"
 	"github.com/google/go-cmp/cmp"
@@ -24,6 +25,15 @@ func TestGolden(t *testing.T) {
 		t.Fatalf("fixtures: %d, %v", len(files), err)
 	}
 	r := mustRules(t, func(c *Config) { c.NameTemplate = "{{label .Service}}.{{label .Cluster}}" })
+	r.checks = func(key checkKey) (checkState, bool) {
+		switch key.port {
+		case 80:
+			return checkState{word: CheckPassing, since: epoch, last: finding{at: testNow, took: time.Millisecond}}, true
+		case 81:
+			return checkState{word: CheckFailing, since: epoch, last: finding{at: testNow, took: time.Millisecond, why: "connection refused"}}, true
+		}
+		return checkState{}, false
+	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
 			var containers []*agent.Container

@@ -12,9 +12,20 @@ const (
 	keyTags     = "TAGS"
 	keyID       = "ID"
 
-	// checkPrefix begins the keys of registrator's checks.
-	checkPrefix = "CHECK_"
+	// checkPrefix begins the keys of checks, those below and others which
+	// registrator knows.
+	checkPrefix      = "CHECK_"
+	keyCheckHTTP     = checkPrefix + "HTTP"
+	keyCheckTCP      = checkPrefix + "TCP"
+	keyCheckInterval = checkPrefix + "INTERVAL"
+	keyCheckTimeout  = checkPrefix + "TIMEOUT"
+	keyCheckRise     = checkPrefix + "RISE"
+	keyCheckFall     = checkPrefix + "FALL"
+	keyCheckInitial  = checkPrefix + "INITIAL_STATUS"
 )
+
+// checkKeys are the keys of checks that have an effect.
+var checkKeys = []string{keyCheckHTTP, keyCheckTCP, keyCheckInterval, keyCheckTimeout, keyCheckRise, keyCheckFall, keyCheckInitial}
 
 // Where a key may be.
 const (
@@ -51,7 +62,14 @@ func Keys() []Key {
 		{port + keyTTL, inBoth, "30, or 5m", "Sets the TTL: whole seconds or a duration, at most 24h."},
 		{port + keyTags, inBoth, "blue,eu", "Adds tags, which `berth services` shows."},
 		{port + keyID, inBoth, "calc-1", "Sets an ID, which `berth services` shows."},
-		{port + checkPrefix + "<check>", inBoth, "/health", "Is registrator's check; it is shown and never run, because the image's HEALTHCHECK decides."},
+		{port + keyCheckHTTP, inBoth, "/health", "Checks the port from the host: it is in DNS while a GET of this path is answered with 2xx, and the image's HEALTHCHECK passes, too, if it has one."},
+		{port + keyCheckTCP, inBoth, "true", "Checks the port from the host: it is in DNS while it accepts connections, whatever the value is; CHECK_HTTP comes first."},
+		{port + keyCheckInterval, inBoth, "5s, or 15", "Sets how often the check is run: whole seconds or a duration, instead of discovery.checks.interval."},
+		{port + keyCheckTimeout, inBoth, "500ms, or 1", "Sets how long the check may take, at most its interval, instead of discovery.checks.timeout."},
+		{port + keyCheckRise, inBoth, "2", "Sets after how many passes in a row the port is in DNS, instead of discovery.checks.rise."},
+		{port + keyCheckFall, inBoth, "2", "Sets after how many failures in a row the port is out of DNS, instead of discovery.checks.fall."},
+		{port + keyCheckInitial, inBoth, "passing, or critical", "Says whether a container that was just started is in DNS before its first verdict; it is not by default."},
+		{port + checkPrefix + "<check>", inBoth, "true", "Is another check of registrator; it is shown and never run."},
 		{port + "<attribute>", inBoth, "anything", "Is an attribute, which `berth services` shows."},
 
 		{optInLabel, inLabel, "true", "Lets discovery.name_template name the published ports of a container that claims no name of its own."},

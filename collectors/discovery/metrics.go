@@ -59,7 +59,9 @@ func count(n int, thing string) string {
 // Metrics yields the component's figures.
 func (d *Discovery) Metrics(yield func(agent.Sample) bool) {
 	f := d.figures()
+	done, states := d.checks.counts()
 	const instancesHelp = "Names that containers claim, by whether they are registered."
+	const checksHelp = "Checks of ports that were run, by what they found."
 	gauge, counter := agent.Gauge, agent.Counter
 	for _, s := range []agent.Sample{
 		{Name: "berth_discovery_instances", Help: instancesHelp, Kind: gauge, Value: float64(f.registered), Labels: []agent.Label{{Name: "state", Value: Registered}}},
@@ -70,7 +72,17 @@ func (d *Discovery) Metrics(yield func(agent.Sample) bool) {
 		{Name: "berth_discovery_evaluations_total", Help: "Times that the rules were applied to a snapshot.", Kind: counter, Value: float64(d.stats.evaluations.Load())},
 		{Name: "berth_discovery_evaluation_seconds_total", Help: "Time spent in applying the rules.", Kind: counter, Value: float64(d.stats.nanoseconds.Load()) / 1e9},
 		{Name: "berth_discovery_publications_total", Help: "Times that the desired records changed.", Kind: counter, Value: float64(d.stats.publications.Load())},
+		{Name: "berth_discovery_check_runs_total", Help: checksHelp, Kind: counter, Value: float64(done.passed), Labels: []agent.Label{{Name: "result", Value: "passed"}}},
+		{Name: "berth_discovery_check_runs_total", Help: checksHelp, Kind: counter, Value: float64(done.failed), Labels: []agent.Label{{Name: "result", Value: "failed"}}},
+		{Name: "berth_discovery_check_seconds_total", Help: "Time that checks took.", Kind: counter, Value: done.busy.Seconds()},
+		{Name: "berth_discovery_check_delay_seconds_total", Help: "Time by which checks were run later than they were due.", Kind: counter, Value: done.late.Seconds()},
 	} {
+		if !yield(s) {
+			return
+		}
+	}
+	for _, word := range checkStates {
+		s := agent.Sample{Name: "berth_discovery_checks", Help: "Checks of ports, by their state.", Kind: gauge, Value: float64(states[word]), Labels: []agent.Label{{Name: "state", Value: word}}}
 		if !yield(s) {
 			return
 		}

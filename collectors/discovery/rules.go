@@ -1,11 +1,13 @@
 package discovery
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/berthd/berth/agent"
 )
@@ -13,7 +15,7 @@ import (
 // optInLabel lets the name template name a container's ports.
 const optInLabel = "berth.discovery"
 
-// rules is a Config made ready for use. It is immutable.
+// rules is a Config made ready for use. It is immutable once Run has begun.
 type rules struct {
 	cfg      Config
 	zone     string // the domain with the final dot
@@ -22,10 +24,15 @@ type rules struct {
 	// addresses returns the address of a container whose network the engine
 	// does not manage; it may be nil.
 	addresses AddressFunc
+	// checks returns what is known of a check; it may be nil.
+	checks func(checkKey) (checkState, bool)
+	// began is when the collector did: later runs started under its eyes. It is
+	// set once, before the first evaluation.
+	began time.Time
 }
 
 func newRules(cfg Config) (*rules, error) {
-	if err := cfg.Validate(); err != nil {
+	if err := errors.Join(cfg.Validate(), cfg.Checks.Validate()); err != nil {
 		return nil, err
 	}
 	t, err := parseTemplate(cfg.NameTemplate)
@@ -182,9 +189,7 @@ func (b *planner) port(port uint16) {
 		return
 	}
 	options := b.settings.options(port, &b.rules.cfg)
-	if len(options.checks) > 0 {
-		b.note(subject, Noted, "SERVICE_CHECK keys are shown but not run: the image's HEALTHCHECK decides", "")
-	}
+	options.check = b.check(port)
 	for text := range strings.SplitSeq(name.value, ",") {
 		b.claim(port, strings.TrimSpace(text), name.from, general, &options)
 	}

@@ -36,9 +36,21 @@ type Instance struct {
 	Since         time.Time          `json:"since"` // start of the container's present run
 	ID            string             `json:"id,omitempty"`
 	Tags          []string           `json:"tags,omitempty"`
-	Checks        map[string]string  `json:"checks,omitempty"`
+	Checks        map[string]string  `json:"checks,omitempty"` // SERVICE_<port>_CHECK_…, as written
+	Check         *CheckStatus       `json:"check,omitempty"`  // of the check that is run; nil for none
 	Attributes    map[string]string  `json:"attributes,omitempty"`
 	Origin        Origin             `json:"origin,omitzero"`
+}
+
+// CheckStatus is what is known of the check of one port.
+type CheckStatus struct {
+	State   string    `json:"state"`           // CheckStarting, CheckAssumed, CheckPassing or CheckFailing
+	Since   time.Time `json:"since"`           // when that began
+	Kind    string    `json:"kind"`            // "http" or "tcp"
+	Address string    `json:"address"`         // the URL, or the address and port; empty while it is not run
+	Last    time.Time `json:"last,omitzero"`   // when it was run last
+	Seconds float64   `json:"seconds"`         // how long that took
+	Error   string    `json:"error,omitempty"` // why that failed
 }
 
 // Services returns the services of this host, by name, with those of their
@@ -92,6 +104,9 @@ func (v *view) instances(a *app, s *site) []Instance {
 		Health: a.c.Health, Since: a.c.StartedAt, ID: o.id, Tags: o.tags,
 		Checks: o.checks, Attributes: o.attributes, Origin: Identity(a.c),
 	}
+	if s.check != nil {
+		row.Check = v.status(s.check)
+	}
 	if ttl, ok := ttlOf(v.set.Records, s.claim.srv, agent.TypeSRV); ok {
 		row.TTL = ttl
 	}
@@ -112,4 +127,21 @@ func (v *view) instances(a *app, s *site) []Instance {
 // addresses returns the valid addresses of a spot.
 func (s spot) addresses() []netip.Addr {
 	return slices.DeleteFunc([]netip.Addr{s.v4, s.v6}, func(a netip.Addr) bool { return !a.IsValid() })
+}
+
+// status tells of a check what is known by now, which may be more than at the
+// time of the view.
+func (v *view) status(c *checked) *CheckStatus {
+	state := v.rules.latest(c)
+	status := &CheckStatus{
+		State: state.word, Since: state.since, Kind: "tcp",
+		Last: state.last.at, Seconds: state.last.took.Seconds(), Error: state.last.why,
+	}
+	if c.check.path != "" {
+		status.Kind = "http"
+	}
+	if c.target.IsValid() {
+		status.Address = c.address()
+	}
+	return status
 }

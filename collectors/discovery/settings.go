@@ -131,7 +131,8 @@ type options struct {
 	priority   uint16
 	weight     uint16
 	ttl        uint32
-	checks     map[string]string // CHECK_HTTP and its like, told but not acted upon
+	checks     map[string]string // CHECK_HTTP and its like, as written
+	check      *check            // what comes of them; nil for no check
 	attributes map[string]string
 }
 
@@ -193,15 +194,20 @@ func (s *settings) number(v setting, fallback uint16) uint16 {
 
 // ttl reads whole seconds ("30") or a duration ("30s", "5m").
 func (s *settings) ttl(v setting, fallback time.Duration) uint32 {
-	d, err := time.ParseDuration(v.value)
-	if n, nerr := strconv.ParseUint(v.value, 10, 32); nerr == nil {
-		d, err = time.Duration(n)*time.Second, nil
-	}
+	d, err := parseSeconds(v.value)
 	if err != nil || d < 0 || d > maxTTL || d%time.Second != 0 {
 		s.refuse(v, fmt.Sprintf("%q is not a TTL from 0 to %d seconds; %v is used", v.value, seconds(maxTTL), fallback), "write whole seconds")
 		return seconds(fallback)
 	}
 	return seconds(d)
+}
+
+// parseSeconds reads whole seconds or a duration.
+func parseSeconds(value string) (time.Duration, error) {
+	if n, err := strconv.ParseUint(value, 10, 32); err == nil {
+		return time.Duration(n) * time.Second, nil
+	}
+	return time.ParseDuration(value)
 }
 
 // refuse notes a value that cannot be used, once, however many ports it is

@@ -27,6 +27,8 @@ type app struct {
 	plan  *plan
 	out   verdict // why all of its claims are out, or nothing
 	sites []site  // one for each claim of the plan
+
+	checks []*checked // those of its ports
 }
 
 // site is what became of one claim.
@@ -34,6 +36,7 @@ type site struct {
 	claim *claim
 	spots []spot
 	out   verdict
+	check *checked // of its port, or nil
 }
 
 func (s *site) registered() bool { return s.out == verdict{} && len(s.spots) > 0 }
@@ -149,6 +152,7 @@ func (v *view) locate(a *app) {
 		if v.snap.Drain != nil && s.out == (verdict{}) {
 			s.out = verdict{"this host is being drained: " + v.snap.Drain.Reason, ""}
 		}
+		v.check(a, s)
 	}
 	v.separate(a)
 	if a.c.Alive() {
