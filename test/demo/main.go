@@ -28,7 +28,8 @@ const (
 func main() {
 	berth := flag.String("berth", "bin/berth", "the agent to show")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The last two come when the terminal is closed, or the reader of a pipe is.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	if err := demo(ctx, *berth); err != nil {
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
@@ -43,10 +44,15 @@ func demo(ctx context.Context, berth string) (err error) {
 	defer cancel()
 	s := newStage(os.Stdout)
 	defer func() {
-		interrupted := ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded)
-		err = errors.Join(err, s.clear())
-		if interrupted {
+		interrupted := errors.Is(ctx.Err(), context.Canceled)
+		left := s.clear()
+		switch {
+		case interrupted && left == nil:
 			err = errors.New("interrupted; all that it had started is removed")
+		case interrupted:
+			err = fmt.Errorf("interrupted, and not all that it had started is removed: %w", left)
+		default:
+			err = errors.Join(err, left)
 		}
 	}()
 	if err := s.open(ctx, berth); err != nil {

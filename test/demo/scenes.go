@@ -89,8 +89,12 @@ func (s *stage) goodbye(ctx context.Context) error {
 	}
 	s.stops.add(took)
 	s.say("docker stop calc   its record was gone %s after the engine sent the signal.", ms(took))
-	if _, err := s.ask(ctx, http.StatusBadGateway); err != nil {
+	ans, err := s.ask(ctx, http.StatusBadGateway)
+	if err != nil {
 		return err
+	}
+	if ans.Calc != nil || ans.Time == nil || len(ans.Errors) != 1 {
+		return fmt.Errorf("not so: only calc is missing: the portal answered %+v", ans)
 	}
 	s.show("the portal now says: no instance of calc; time still answers")
 	return nil

@@ -26,7 +26,6 @@ import (
 	"github.com/docker/go-connections/nat"
 	"github.com/miekg/dns"
 
-	"github.com/berthd/berth/agent/admin"
 	"github.com/berthd/berth/test/apps"
 )
 
@@ -73,6 +72,9 @@ func (s *stage) open(ctx context.Context, bin string) (err error) {
 		return fmt.Errorf("reach the engine: %w (make demo starts one where none is; as root?)", err)
 	}
 	if s.gateway, err = s.bridge(ctx); err != nil {
+		return err
+	}
+	if err := s.removeOrphans(ctx); err != nil {
 		return err
 	}
 	if err := s.subscribe(ctx); err != nil {
@@ -124,77 +126,14 @@ func (s *stage) subscribe(ctx context.Context) error {
 	return nil
 }
 
-// startAgent starts berth as a child and waits until it is ready and answers
-// DNS on the bridge.
-func (s *stage) startAgent(ctx context.Context) (err error) {
-	if s.dir, err = os.MkdirTemp("", "berth-demo-"); err != nil {
-		return err
-	}
-	log, err := os.Create(filepath.Join(s.dir, "log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	// An empty file, so that one in /etc plays no part here.
-	config := filepath.Join(s.dir, "berth.yaml")
-	if err := os.WriteFile(config, nil, 0o600); err != nil {
-		return err
-	}
-	s.agent = exec.Command(s.bin, "run", "--config", config,
-		"--set", "state_dir="+filepath.Join(s.dir, "state"),
-		"--set", "admin.socket="+s.socket())
-	s.agent.Stdout, s.agent.Stderr = log, log
-	// Ctrl-C is for the demo, which ends the agent in its own time.
-	s.agent.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	began := time.Now()
-	if err := s.agent.Start(); err != nil {
-		return fmt.Errorf("start berth: %w", err)
-	}
-	s.ended = make(chan struct{})
-	go func() { _ = s.agent.Wait(); close(s.ended) }()
-
-	var st admin.Status
-	err = s.until(ctx, "berth is ready and serves DNS", func() error {
-		select {
-		case <-s.ended:
-			return errEnded
-		default:
-		}
-		if err := admin.NewClient(s.socket()).Get(ctx, "/v1/status", nil, &st); err != nil {
-			return err
-		}
-		if !st.Ready {
-			return errors.New(st.NotReady)
-		}
-		_, err := s.lookup(ctx, calcName)
-		return err
-	})
-	if err != nil {
-		for _, c := range st.Conditions {
-			err = fmt.Errorf("%w\n  %s/%s: %s", err, c.Component, c.Name, c.Why)
-		}
-		said, _ := os.ReadFile(log.Name())
-		return fmt.Errorf("%w\nberth's log:\n%s", err, said)
-	}
-	s.say("berth runs with its defaults as %s, ready %s after its start, and answers DNS at %s.", st.Node.ID, ms(time.Since(began)), s.gateway)
-	return nil
-}
-
-func (s *stage) socket() string { return filepath.Join(s.dir, "berth.sock") }
-
-// berth runs one of berth's commands.
-func (s *stage) berth(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, s.bin, append([]string{"--socket", s.socket(), "--color", s.colour()}, args...)...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("berth %s: %w: %s", args[0], err, stderr.String())
-	}
-	return string(out), nil
-}
-
+// image makes sure that the engine has the image of an application. Once asked
+// for, it is awaited, also after Ctrl-C: what the engine makes for a client that
+// has gone away would be found by nobody who clears up.
 func (s *stage) image(ctx context.Context, app string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	ctx = context.WithoutCancel(ctx)
 	before, err := s.engine.ImageList(ctx, image.ListOptions{})
 	if err != nil {
 		return "", fmt.Errorf("list images: %w", err)
@@ -219,12 +158,14 @@ type spec struct {
 	health *container.HealthConfig
 }
 
-// start starts a container with its port 8080 published, and returns its ID.
+// start starts a container with its port 8080 published, and returns its ID. It
+// is not cut short by Ctrl-C, as image is not.
 func (s *stage) start(ctx context.Context, name string, sp spec) (string, error) {
 	ref, err := s.image(ctx, sp.app)
 	if err != nil {
 		return "", err
 	}
+	ctx = context.WithoutCancel(ctx)
 	labels := map[string]string{label: s.run}
 	for k, v := range sp.labels {
 		labels[k] = v
@@ -273,7 +214,7 @@ func (s *stage) exec(ctx context.Context, id string, command ...string) error {
 func (s *stage) lookup(ctx context.Context, name string) ([]string, error) {
 	m := new(dns.Msg).SetQuestion(name, dns.TypeSRV).SetEdns0(1232, false)
 	c := dns.Client{Timeout: time.Second}
-	reply, _, err := c.ExchangeContext(ctx, m, netip.AddrPortFrom(s.gateway, 53).String())
+	reply, _, err := c.ExchangeContext(ctx, m, netip.AddrPortFrom(s.gateway, dnsPort).String())
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for %s: %w", s.gateway, name, err)
 	}
@@ -317,9 +258,12 @@ func (s *stage) await(ctx context.Context, id, action, name string, right func([
 	return took, targets, err
 }
 
-var errEnded = errors.New("it has ended")
+// hopeless is an error that no waiting cures.
+type hopeless struct{ error }
 
-// until calls ok until it returns nil, or says that waiting is of no use.
+func (h hopeless) Unwrap() error { return h.error }
+
+// until calls ok until it returns nil, or an error that is hopeless.
 func (s *stage) until(ctx context.Context, what string, ok func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -330,7 +274,7 @@ func (s *stage) until(ctx context.Context, what string, ok func() error) error {
 		if err == nil {
 			return nil
 		}
-		if errors.Is(err, errEnded) {
+		if _, ok := errors.AsType[hopeless](err); ok {
 			return fmt.Errorf("not so: %s: %w", what, err)
 		}
 		select {
@@ -356,7 +300,7 @@ func (s *stage) clear() error {
 		}
 	}
 	if s.engine != nil {
-		errs = append(errs, s.removeContainers(ctx))
+		errs = append(errs, s.remove(ctx, label+"="+s.run, func(string) bool { return true }))
 		for _, ref := range s.fresh {
 			if _, err := s.engine.ImageRemove(ctx, ref, image.RemoveOptions{PruneChildren: true}); err != nil {
 				errs = append(errs, fmt.Errorf("remove image %s: %w", ref, err))
@@ -370,15 +314,32 @@ func (s *stage) clear() error {
 	return errors.Join(errs...)
 }
 
-func (s *stage) removeContainers(ctx context.Context) error {
+// removeOrphans removes what a demo has left that was killed: it has the names
+// which are to be shown.
+func (s *stage) removeOrphans(ctx context.Context) error {
+	self, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		return fmt.Errorf("look at this process: %w", err)
+	}
+	return s.remove(ctx, label, func(run string) bool {
+		comm, err := os.ReadFile(filepath.Join("/proc", run, "comm"))
+		return err != nil || !bytes.Equal(comm, self)
+	})
+}
+
+// remove removes the containers that match a label, of those runs that are chosen.
+func (s *stage) remove(ctx context.Context, match string, chosen func(run string) bool) error {
 	all, err := s.engine.ContainerList(ctx, container.ListOptions{
-		All: true, Filters: filters.NewArgs(filters.Arg("label", label+"="+s.run)),
+		All: true, Filters: filters.NewArgs(filters.Arg("label", match)),
 	})
 	if err != nil {
 		return fmt.Errorf("list the demo's containers: %w", err)
 	}
 	var errs []error
 	for _, c := range all {
+		if !chosen(c.Labels[label]) {
+			continue
+		}
 		if err := s.engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}); err != nil {
 			errs = append(errs, fmt.Errorf("remove %s: %w", c.Names[0], err))
 		}
