@@ -2,7 +2,12 @@ package discovery
 
 import (
 	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/berthd/berth/agent"
 )
@@ -41,5 +46,58 @@ func BenchmarkFirst(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r.evaluate(snap, testNow, new(memo))
+	}
+}
+
+// thousandChecks returns a scheduler with 1,000 checks that wait.
+func thousandChecks() *scheduler {
+	s := newScheduler(64, nil, func() {}, slog.New(slog.DiscardHandler))
+	list := make([]*checked, 1000)
+	for i := range list {
+		list[i] = aCheck(i, CheckPassing)
+	}
+	s.want(list, true, time.Now())
+	return s
+}
+
+// BenchmarkCheck is what one run of one of 1,000 checks costs without its probe.
+// At an interval of 10 s that is 100 of them a second.
+func BenchmarkCheck(b *testing.B) {
+	s, now := thousandChecks(), time.Now().Add(time.Minute)
+	b.ReportAllocs()
+	for b.Loop() {
+		job, _ := s.take(now)
+		s.finish(outcome{task: job.task, target: job.target, finding: finding{at: now, took: time.Millisecond}})
+		now = now.Add(10 * time.Millisecond)
+	}
+}
+
+// BenchmarkWant is what 1,000 checks add to each evaluation.
+func BenchmarkWant(b *testing.B) {
+	s := thousandChecks()
+	list := make([]*checked, 0, 1000)
+	for _, t := range s.tasks {
+		list = append(list, &t.checked)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.want(list, true, time.Now())
+	}
+}
+
+// BenchmarkProbe is one check over loopback, the server's part included.
+func BenchmarkProbe(b *testing.B) {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	target, probe := netip.MustParseAddrPort(server.Listener.Addr().String()), netProber()
+	for name, path := range map[string]string{"http": "/", "tcp": ""} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := probe(b.Context(), target, path); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
