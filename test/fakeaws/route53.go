@@ -92,6 +92,7 @@ type Route53 struct {
 	listXML   bool
 	faults    map[string][]Fault
 	always    map[string]Fault
+	denied    []string // names
 	calls     map[string]int
 	sizes     []int
 	failed    int
@@ -212,6 +213,21 @@ func (r *Route53) Put(zone string, s RRSet) {
 		return
 	}
 	r.zones[zone].sets[s.key()] = s
+}
+
+// RemoveZone removes a zone with all that is in it.
+func (r *Route53) RemoveZone(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.zones, id)
+}
+
+// Deny makes every batch that touches one of these names be refused with
+// AccessDenied, as a policy with a condition on the names does.
+func (r *Route53) Deny(names ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.denied = names
 }
 
 // Sets returns the record sets of a zone but for those at its apex, in the

@@ -121,6 +121,11 @@ func (r *Route53) changeSets(zone string, body io.Reader) reply {
 	if err := xml.NewDecoder(body).Decode(&req); err != nil || len(req.Changes) == 0 {
 		return failure(http.StatusBadRequest, "InvalidInput", fmt.Sprintf("the body is no change batch: %v", err))
 	}
+	for _, c := range req.Changes {
+		if name, err := parseName(c.Set.Name); err == nil && slices.Contains(r.denied, name) {
+			return failure(http.StatusForbidden, "AccessDenied", "User is not authorized to perform: route53:ChangeResourceRecordSets")
+		}
+	}
 	now := time.Now()
 	if now.Before(hz.busyUntil) {
 		return priorRequest
