@@ -204,7 +204,7 @@ func (w *worker) adoptName(ctx context.Context, name string) error {
 			if k.Name != name {
 				return nil
 			}
-			mine := k.ID == w.shaper.id || k.ID == "" && w.shaper.own(name) && (k.Type == agent.TypeA || k.Type == agent.TypeAAAA)
+			mine := w.shaper.who.owns(k.ID) || k.ID == "" && w.shaper.own(name) && (k.Type == agent.TypeA || k.Type == agent.TypeAAAA)
 			if mine && w.ledger.Sets[k] == nil {
 				slices.Sort(v.Data)
 				_ = w.note(record{Op: opFound, Sets: []setRecord{{k, &v}}})

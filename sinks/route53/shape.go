@@ -57,7 +57,8 @@ func same(a, b *value) bool {
 type shaper struct {
 	zone hostedZone
 	mode Mode
-	id   string // SetIdentifier
+	who  identity
+	id   string // the SetIdentifier of who
 	node string // name of the host itself
 }
 

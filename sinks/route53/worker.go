@@ -179,9 +179,9 @@ func (w *worker) turn(ctx context.Context, want agent.Desired) {
 
 // reconcile reports whether the zone holds the whole set.
 func (w *worker) reconcile(ctx context.Context, set agent.RecordSet) bool {
+	who := newIdentity(set.Node, w.cfg.Cluster)
 	w.shaper = shaper{
-		zone: w.ledger.Zone, mode: w.cfg.Mode,
-		id:   newIdentity(set.Node, w.cfg.Cluster).String(),
+		zone: w.ledger.Zone, mode: w.cfg.Mode, who: who, id: who.String(),
 		node: set.Node.Label() + "." + set.Zone,
 	}
 	want, tooMuch := w.shaper.shape(set.Records)
