@@ -100,8 +100,9 @@ const mayDeny = 3
 // deny holds back a unit that is not allowed. A policy may name the records that
 // a host may write, so that others may go through.
 func (w *worker) deny(u unit, cause error) error {
+	known := w.holds[u.key] != nil
 	w.hold(u.key, cause)
-	if w.denied < 0 {
+	if known || w.denied < 0 {
 		return nil
 	}
 	if w.denied++; w.denied < mayDeny {

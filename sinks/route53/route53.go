@@ -58,6 +58,14 @@
 // before the new ones are written, unless Route 53 refuses. [Sink.Remove]
 // deletes all.
 //
+// # What it may
+//
+// It needs route53:ChangeResourceRecordSets and route53:ListResourceRecordSets on
+// the zone; the first may be limited to names, types and actions, and a name that
+// is not allowed holds up no other. route53:GetHostedZone and route53:GetChange
+// are optional with [Config.ZoneID]; without it, ListHostedZonesByName is needed,
+// and GetHostedZone if [Config.VPCID] is set.
+//
 // # What it waits for
 //
 // Nothing is written before it is certain which host this is, and nothing is

@@ -28,7 +28,7 @@ type worker struct {
 	windows   map[string]*window
 	calls     *bucket
 	changes   *bucket
-	denied    int // refusals in this turn for want of permission, before the first success
+	denied    int // refusals in this turn and zone for want of permission; -1 after a success
 	pending   syncs
 
 	adoptAt   time.Time
@@ -230,7 +230,6 @@ func (w *worker) merge(want map[key]value, partial bool) {
 
 // run sends units, those for zones that are not the present one first.
 func (w *worker) run(ctx context.Context, units []unit) {
-	w.denied = 0
 	byZone := make(map[string][]unit)
 	for _, u := range units {
 		byZone[u.key.Zone] = append(byZone[u.key.Zone], u)
@@ -263,6 +262,7 @@ func (w *worker) runZone(ctx context.Context, zone string, units []unit) {
 	if len(due)+len(again) == 0 {
 		return
 	}
+	w.denied = 0
 	err := w.lookAll(ctx, due)
 	for _, batch := range pack(slices.DeleteFunc(due, func(u unit) bool { return u.look })) {
 		if err == nil {
