@@ -156,6 +156,9 @@ func TestNewCheckState(t *testing.T) {
 		if got := v.checks()[0].state.word; got != test.want {
 			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
 		}
+		if got, want := v.checks()[0].key, (checkKey{c.Run(), 80}); got != want {
+			t.Errorf("%s: got key %v, want %v, as each run is judged anew", test.name, got, want)
+		}
 		if got := len(linesOf(v.set)); got != test.lines {
 			t.Errorf("%s: got %d records, want %d", test.name, got, test.lines)
 		}

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -88,8 +90,11 @@ type checkFile struct {
 	journal *journal.Journal // nil while it cannot be opened
 }
 
-// load opens the file and restores what it holds.
+// load restores what the file holds. A host without checks never has one.
 func (f *checkFile) load() error {
+	if _, err := os.Lstat(f.path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	j, replay, err := journal.Open(f.path, journal.Options{Owner: name})
 	if err != nil {
 		return err

@@ -123,6 +123,25 @@ func TestRestartLeavesFailingServicesOut(t *testing.T) {
 	})
 }
 
+// What has just started, and nothing is known of, stays out as well.
+func TestRestartLeavesNewServicesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, p := t.TempDir(), newFakeProbes()
+		p.took = time.Second
+		first := runIn(t, dir, p)
+		time.Sleep(time.Second)
+		snap := upAndDown(p)
+		first.store.Publish(snap)
+		checkLines(t, first.names())
+		first.stop()
+		next := runIn(t, dir, p)
+		next.store.Publish(snap)
+		checkLines(t, next.names())
+		pass(2 * time.Second)
+		checkLines(t, next.names(), srvUp)
+	})
+}
+
 // A service that recovered is not kept out by what the file said before.
 func TestRestartForgetsWhatRecovered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -184,6 +203,20 @@ func TestStateOfChecksCannotBeKept(t *testing.T) {
 		r.stop()
 		if _, err := os.Stat(filepath.Join(dir, "checks.journal")); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Who has no checks has no file, and nothing to say of the disk.
+func TestNoChecksNoFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, p := t.TempDir(), newFakeProbes()
+		r := runIn(t, dir, p)
+		r.store.Publish(snapshot(container("a", named(web), both("80/tcp=8080")...)))
+		pass(time.Minute)
+		r.stop()
+		if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+			t.Errorf("got %v, %v, want nothing", files, err)
 		}
 	})
 }

@@ -24,10 +24,27 @@ const (
 // A GET passes when it is answered with 2xx and the first 64 KiB of the body
 // have come in time. Redirects are followed on the same address and port only.
 func netProber() prober {
-	dialer := net.Dialer{KeepAlive: -1}
-	client := http.Client{
+	dialer := &net.Dialer{KeepAlive: -1}
+	client := checkClient(dialer)
+	return func(ctx context.Context, target netip.AddrPort, path string) error {
+		if path != "" {
+			return request(ctx, client, "http://"+target.String()+path)
+		}
+		conn, err := dialer.DialContext(ctx, "tcp", target.String())
+		if err != nil {
+			return err
+		}
+		_ = conn.Close() // it was open: that is all that was asked
+		return nil
+	}
+}
+
+// checkClient returns the client behind GETs. It uses no proxy, whatever berth's
+// environment says: that is not for what runs on this host.
+func checkClient(dialer *net.Dialer) *http.Client {
+	return &http.Client{
 		Transport: &http.Transport{
-			DialContext:            dialer.DialContext, // and no proxy
+			DialContext:            dialer.DialContext,
 			DisableKeepAlives:      true,
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: maxCheckHeader,
@@ -38,17 +55,6 @@ func netProber() prober {
 			}
 			return nil
 		},
-	}
-	return func(ctx context.Context, target netip.AddrPort, path string) error {
-		if path != "" {
-			return request(ctx, &client, "http://"+target.String()+path)
-		}
-		conn, err := dialer.DialContext(ctx, "tcp", target.String())
-		if err != nil {
-			return err
-		}
-		_ = conn.Close() // it was open: that is all that was asked
-		return nil
 	}
 }
 

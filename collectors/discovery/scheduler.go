@@ -279,7 +279,11 @@ func (s *scheduler) finish(o outcome) bool {
 		return false
 	}
 	s.touch()
-	s.log.Info("check "+t.state.word, "container", t.name, "port", t.key.port, "check", t.describe(), "err", o.why)
+	args := []any{"container", t.name, "port", t.key.port, "check", t.describe()}
+	if o.why != "" {
+		args = append(args, "err", o.why)
+	}
+	s.log.Info("check "+t.state.word, args...)
 	return true
 }
 

@@ -208,6 +208,7 @@ func TestSchedulerForgetsFindingsOfEndedRuns(t *testing.T) {
 		s.want(nil, true, time.Now())
 		again := *c
 		again.key.run.StartedAt++
+		again.target = aCheck(2, CheckPassing).target
 		s.want([]*checked{&again}, true, time.Now())
 		pass(p.took)
 		if got := s.word(c); got != "" {
@@ -215,6 +216,10 @@ func TestSchedulerForgetsFindingsOfEndedRuns(t *testing.T) {
 		}
 		if got := s.word(&again); got != CheckPassing {
 			t.Errorf("of the next run: got %s, want passing", got)
+		}
+		pass(time.Minute)
+		if n := p.count(c.target); n != 1 {
+			t.Errorf("got %d checks of the run that ended, want the one that was under way", n)
 		}
 		if counts, _ := s.counts(); counts.failed != 1 {
 			t.Errorf("got %+v, want one failed", counts)
