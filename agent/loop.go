@@ -19,6 +19,9 @@ const (
 	// listsBeforeReconnect is how many lists in a row may fail before the whole
 	// session is given up: the stream of a frozen engine stays open for ever.
 	listsBeforeReconnect = 3
+	// attachmentDelay is how long the inspect of a container that does not run
+	// waits after its networks have changed; a start takes a second at most.
+	attachmentDelay = 2 * time.Second
 	// sinceMargin is by how much a new stream overlaps with the last event
 	// seen. The engine replays what it still has; a repeated event costs at
 	// most an inspect, a missed one costs correctness.
@@ -274,7 +277,7 @@ func (s *state) onEvent(ev Event, now time.Time) []effect {
 	}
 	if ev.Type == "network" {
 		if ev.Container != "" {
-			s.markDirty(s.entry(ev.Container))
+			s.onAttachment(s.entry(ev.Container), now)
 			return nil
 		}
 		return s.refreshNetworks(now)
@@ -299,6 +302,21 @@ func (s *state) onEvent(ev Event, now time.Time) []effect {
 		s.markDirty(s.entry(ev.ID))
 	}
 	return nil
+}
+
+// onAttachment marks a container whose networks have changed. One that does not
+// run is about to be started, or has just ended: the engine holds its lock, and
+// would answer only after the event that matters, too late to be believed. So
+// there is no hurry; that event will ask at once.
+func (s *state) onAttachment(e *entry, now time.Time) {
+	if e.c == nil || e.c.Alive() || e.inflight != 0 || e.queued {
+		s.markDirty(e)
+		return
+	}
+	s.mark++
+	e.dirty = s.mark
+	e.retryAt = now.Add(attachmentDelay)
+	s.track(e)
 }
 
 // onDie believes a death at once, without waiting for the inspect that will

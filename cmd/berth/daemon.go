@@ -111,6 +111,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 
 	var loop sync.WaitGroup
 	loop.Go(func() { _ = d.agent.Run(ctx) })
+	loop.Go(func() { giveBack(ctx) })
 	defer loop.Wait()
 	d.parts.Start(ctx, "node", d.node.Run)
 	d.parts.Start(ctx, "admin", serveOnce(api, listener))
