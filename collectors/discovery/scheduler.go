@@ -123,9 +123,6 @@ func (s *scheduler) retain(wanted map[checkKey]bool) {
 		}
 		s.drop(t)
 		delete(s.tasks, key)
-		if !t.state.in() {
-			s.touch()
-		}
 	}
 }
 

@@ -242,6 +242,13 @@ func TestSchedulerForgetsFindingsOfAnotherPlace(t *testing.T) {
 		if n := p.count(moved.target); n != 1 {
 			t.Errorf("got %d checks of the new place, want one at once", n)
 		}
+		// The next one is nine seconds away, unless the service moves again.
+		pass(p.took)
+		s.want([]*checked{c}, true, time.Now())
+		synctest.Wait()
+		if n := p.count(c.target); n != 2 {
+			t.Errorf("got %d checks of the first place, want another one at once", n)
+		}
 	})
 }
 
