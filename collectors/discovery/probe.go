@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"syscall"
 	"time"
 )
 
@@ -98,6 +99,9 @@ func explainFailure(err error, timeout time.Duration) string {
 	if inner, ok := errors.AsType[*net.OpError](err); ok {
 		if inner.Timeout() {
 			return fmt.Sprintf("no answer within %v", timeout)
+		}
+		if errno, ok := errors.AsType[syscall.Errno](inner.Err); ok {
+			return errno.Error() // without the system call's name
 		}
 		return inner.Err.Error()
 	}

@@ -180,7 +180,7 @@ func TestProbeTCP(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	const refused = "connect: connection refused"
+	const refused = "connection refused"
 	if got := probing(t, target, "", patient); got != refused {
 		t.Errorf("closed: got %q, want %q", got, refused)
 	}
