@@ -81,7 +81,7 @@ func (h *host) setState(s string) {
 func fast() timing {
 	t := defaultTiming()
 	t.coalesce, t.firstRetry, t.lastRetry, t.recovery = 2*time.Millisecond, 4*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
-	t.firstHold, t.lastHold, t.deniedHold = 30*time.Millisecond, 60*time.Millisecond, 30*time.Millisecond
+	t.firstHold, t.lastHold, t.firstDenied, t.lastDenied = 30*time.Millisecond, 60*time.Millisecond, 30*time.Millisecond, 60*time.Millisecond
 	t.adoptWithin = 1000 * time.Hour
 	return t
 }

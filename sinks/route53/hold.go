@@ -26,11 +26,11 @@ func (w *worker) hold(k key, cause error) {
 		w.holds[k] = h
 	}
 	h.cause, h.denied = cause, classify(cause) == denied
-	first := w.timing.firstHold
+	first, last := w.timing.firstHold, w.timing.lastHold
 	if h.denied {
-		first = w.timing.deniedHold
+		first, last = w.timing.firstDenied, w.timing.lastDenied
 	}
-	h.pause = min(max(2*h.pause, first), w.timing.lastHold)
+	h.pause = min(max(2*h.pause, first), last)
 	h.until = time.Now().Add(h.pause/2 + rand.N(h.pause/2))
 	w.meters.held.Add(1)
 	w.log.Warn("record refused", "record", k.String(), "reason", reason(cause), "again", h.until.Round(time.Second))

@@ -40,7 +40,8 @@ type timing struct {
 	recovery    time.Duration // what each success takes off the window
 	firstHold   time.Duration // until a refused set is tried again; it doubles
 	lastHold    time.Duration
-	deniedHold  time.Duration // the same for one that is not allowed
+	firstDenied time.Duration // the same for one that is not allowed: somebody may be at the policy
+	lastDenied  time.Duration
 	adoptWithin time.Duration // of the start leftovers are looked for
 	suspicion   time.Duration // how long a foreign write is reported
 	call        time.Duration // for one call
@@ -55,7 +56,8 @@ func defaultTiming() timing {
 		recovery:    10 * time.Second,
 		firstHold:   5 * time.Minute,
 		lastHold:    time.Hour,
-		deniedHold:  time.Minute,
+		firstDenied: time.Minute,
+		lastDenied:  10 * time.Minute,
 		adoptWithin: time.Minute,
 		suspicion:   time.Hour,
 		call:        15 * time.Second,

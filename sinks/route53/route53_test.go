@@ -161,8 +161,17 @@ func TestWhoseState(t *testing.T) {
 	r.host = newHost("host2") // the disk was cloned
 	r.start()
 	r.apply(srv("_z._tcp", 1))
-	if n := len(r.lines()); n != 3 {
-		t.Errorf("%d sets, want those of both hosts:\n%s", n, strings.Join(r.lines(), "\n"))
+	r.stop()
+
+	r.host = newHost("host3") // and once more, and berth learns it late
+	r.host.state = ""
+	r.start()
+	seq = r.want(srv("_z._tcp", 1))
+	r.await("what is new", func() bool { return len(r.lines()) == 4 })
+	r.host.setState("host3")
+	r.await("the state to be settled", func() bool { return r.sink.Applied() >= seq })
+	if n := len(r.lines()); n != 4 {
+		t.Errorf("%d sets, want those of three hosts:\n%s", n, strings.Join(r.lines(), "\n"))
 	}
 }
 
@@ -196,7 +205,7 @@ func TestUnsettled(t *testing.T) {
 func TestDenied(t *testing.T) {
 	r := newRig(t)
 	r.fake.Always(actionChange, fakeaws.Denied)
-	r.timing.firstRetry, r.timing.deniedHold = time.Hour, time.Hour
+	r.timing.firstRetry, r.timing.firstDenied, r.timing.lastDenied = time.Hour, time.Hour, time.Hour
 	r.start()
 	r.want(services(64)...)
 	r.await("the worker to give way", func() bool { return r.fake.Calls()[actionChange] >= 8 })
