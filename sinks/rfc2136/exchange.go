@@ -70,7 +70,7 @@ func (f *failure) hint() string {
 	case badSig:
 		return "the secret is not the server's one for this key: compare rfc2136.secret with the server's config"
 	case servFail:
-		return "the server is in trouble, such as a full disk or a zone that is not loaded; its log says more"
+		return "the server's log says more: a full disk, a zone that is not loaded, or a name with more records than BIND's max-records-per-type (100)"
 	case refused:
 		return "the server's update-policy or acl does not let this key change these names; see packaging/examples"
 	case notAuth:

@@ -170,7 +170,7 @@ func (w *model) delay(m message) {
 func TestLedger_AnyHistory(t *testing.T) {
 	seed := seedOf(t)
 	count := make(map[string]int)
-	for run := range 3000 {
+	for run := range 1000 {
 		w := newModel(rand.New(rand.NewPCG(seed, uint64(run))))
 		if err := w.history(); err != nil {
 			t.Fatalf("run %d: %v", run, err)
