@@ -23,7 +23,7 @@ import (
 
 const (
 	zone     = sinktest.Zone
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 )
 
 // servers are the kinds that everything is tested with.

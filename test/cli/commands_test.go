@@ -22,7 +22,7 @@ import (
 
 // patience bounds every wait. Nothing takes nearly as long but on a machine
 // that is overloaded.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // poll calls try until it returns nil, and returns its last error.
 func poll(try func() error) error {

@@ -21,8 +21,8 @@ import (
 // limit bounds the whole demo, and patience each wait in it: bounds for
 // something broken, never measures.
 const (
-	limit    = 2 * time.Minute
-	patience = 20 * time.Second
+	limit    = 3 * time.Minute
+	patience = 45 * time.Second
 )
 
 func main() {

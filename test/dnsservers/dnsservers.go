@@ -38,7 +38,7 @@ import (
 )
 
 // patience bounds each wait for a server: its start, its end, a transfer.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // Key is a TSIG key with the algorithm hmac-sha256.
 type Key struct {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/miekg/dns"
 )
 
 // Mode is what a Proxy does to the messages of a connection.
@@ -15,14 +17,16 @@ type Mode int32
 
 // Pass hands on both ways. Cut ends the connection before the server sees the
 // question; CutReply after the server has answered, so that the answer is lost;
-// Hold keeps question and connection until Release. ServFail answers itself, as a
-// server that is in trouble does, without a signature.
+// Hold keeps question and connection until Release. ServFail and Forge answer in
+// the server's place, without a signature: that it is in trouble, and that all is
+// well.
 const (
 	Pass Mode = iota
 	Cut
 	CutReply
 	Hold
 	ServFail
+	Forge
 )
 
 // Proxy stands between a server and those who ask it over TCP. Its methods are
@@ -115,7 +119,9 @@ func (p *Proxy) serve(client net.Conn) {
 		case Cut:
 			return
 		case ServFail:
-			answer = servFail(question)
+			answer = bare(question, dns.RcodeServerFailure)
+		case Forge:
+			answer = bare(question, dns.RcodeSuccess)
 		default:
 			if mode == Hold {
 				<-held
@@ -143,13 +149,13 @@ func (p *Proxy) ask(question []byte) ([]byte, error) {
 	return readMessage(server)
 }
 
-// servFail returns the header of a message as an answer that says SERVFAIL.
-func servFail(question []byte) []byte {
+// bare returns the header of a message as an answer with this code.
+func bare(question []byte, code byte) []byte {
 	answer := make([]byte, 2+12)
 	binary.BigEndian.PutUint16(answer, 12)
 	copy(answer[2:], question[2:6])
 	answer[4] |= 0x80 // QR
-	answer[5] = 2     // RCODE
+	answer[5] = code  // RCODE
 	return answer
 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 // readyLimit bounds the wait for a container's first line of output.
-const readyLimit = 30 * time.Second
+const readyLimit = 2 * time.Minute
 
 // Spec says what container to make.
 type Spec struct {

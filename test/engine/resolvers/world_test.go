@@ -21,7 +21,7 @@ import (
 )
 
 // limit bounds every wait. It is for a broken test, never a measure.
-const limit = 60 * time.Second
+const limit = 2 * time.Minute
 
 // The addresses of a world.
 const (
