@@ -113,6 +113,8 @@ func TestConditions_SayWhatIsWrong(t *testing.T) {
 	each(t, func(t *testing.T, s *dnsservers.Server) {
 		proxy := dnsservers.NewProxy(t, s.Addr())
 		proxy.Set(dnsservers.ServFail)
+		forger := dnsservers.NewProxy(t, s.Addr())
+		forger.Set(dnsservers.Forge)
 		silent := func(h *host) { h.cfg.Servers = []string{"127.0.0.1:1"} }
 		unknown := dnsservers.NewKey("host3." + zone)
 		tests := []struct {
@@ -127,6 +129,7 @@ func TestConditions_SayWhatIsWrong(t *testing.T) {
 			{"no base64", func(h *host) { h.cfg.Secret = secret(t, "!?") }, srv("host1", 1), []string{"base64"}},
 			{"zone", func(h *host) { h.cfg.Zone = "example." }, srv("host1", 1), []string{"NOTAUTH", "rfc2136.zone"}},
 			{"trouble", func(h *host) { h.cfg.Servers = []string{proxy.Addr().String()} }, srv("host1", 1), []string{"SERVFAIL", "log"}},
+			{"forged", func(h *host) { h.cfg.Servers = []string{forger.Addr().String()} }, srv("host1", 1), []string{"not signed", "only signed answers"}},
 			{"other host", func(*host) {}, address("host10", "192.0.2.66"), []string{"acl"}},
 		}
 		for _, tt := range tests {
