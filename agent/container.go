@@ -62,6 +62,10 @@ type Container struct {
 	Endpoints   []Endpoint // sorted by Network
 	Ports       []Port     // sorted; exposed and published ones
 
+	Resources Resources // what it reserves and is limited to
+	Mounts    []string  // folders and files of the host that are mounted into it; sorted
+	OOMKilled bool      // the kernel's out-of-memory killer ended the last run
+
 	// StoppingSince is when the engine sent the stop signal (or 9) to the
 	// present run, and zero when it did not. It is cleared by a new start, or
 	// when the container still runs after max(StopTimeout, the loop's stop
@@ -92,6 +96,20 @@ func ShortID(id string) string {
 		return id[:12]
 	}
 	return id
+}
+
+// Resources is what a container was given by those who started it, as
+// `HostConfig` of an inspect has it. 0 and "" mean that it was not said. What
+// shares mean depends on who set them: see each scheduler.
+type Resources struct {
+	NanoCPUs     int64  // docker run --cpus, in 1e-9 cores: a limit
+	CPUQuota     int64  // µs of CPU time in each period: a limit; -1 for none
+	CPUPeriod    int64  // µs; the kernel's default is 100,000
+	CPUShares    int64  // relative weight; the kernel's default is 1024
+	Cpuset       string // the CPUs that it may use, as "0-2,7"
+	Memory       int64  // bytes: a limit
+	MemoryLow    int64  // bytes: a reservation (MemoryReservation)
+	CgroupParent string // the cgroup that its own one is made in
 }
 
 // Endpoint is a container's attachment to one network.

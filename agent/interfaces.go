@@ -132,6 +132,43 @@ type MetricSink interface {
 	Write(ctx context.Context, s []Sample) error
 }
 
+// Packet is a datagram's worth of whole StatsD lines on its way out.
+type Packet struct {
+	Data  []byte // the lines, each ended by a newline; borrowed until Send returns
+	Lines int    // how many they are
+	// PID is the process that the packet is sent in the name of, where the
+	// transport can say so (SCM_CREDENTIALS of a Unix socket); 0 for berth itself.
+	PID int
+}
+
+// LineSink takes StatsD lines in packets.
+type LineSink interface {
+	Name() string
+	// Open returns a port of its own for one receiving thread. An upstream that
+	// is not there is no error: the port tries for ever.
+	Open() (LinePort, error)
+}
+
+// LinePort is one sender's way out. Its methods are called from one goroutine.
+type LinePort interface {
+	// MaxPayload is the most bytes that a Packet's Data may have.
+	MaxPayload() int
+	// Send takes packets, in order. It never blocks and never allocates; what
+	// cannot be sent now waits in a bounded buffer or is lost, and what is lost
+	// is counted. With no packets it tries what still waits.
+	Send([]Packet)
+	// Close sends what still waits until ctx ends, and counts the rest as lost.
+	Close(context.Context) error
+}
+
+// FileID names one state of one file, as stat(2) has it: a file that was
+// written to since has another one.
+type FileID struct {
+	Dev, Ino uint64
+	Size     int64 // bytes
+	MtimeNs  int64 // nanoseconds since 1970
+}
+
 // Reason is one line of an explanation: what was decided about a container, by
 // which rule, and what would change it.
 type Reason struct {

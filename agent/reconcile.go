@@ -197,6 +197,7 @@ func (c *Container) equal(o *Container) bool {
 		c.ExitCode == o.ExitCode && c.PID == o.PID &&
 		c.StopSignal == o.StopSignal && c.StopTimeout == o.StopTimeout &&
 		c.NetworkMode == o.NetworkMode && c.StoppingSince.Equal(o.StoppingSince) &&
+		c.Resources == o.Resources && c.OOMKilled == o.OOMKilled && slices.Equal(c.Mounts, o.Mounts) &&
 		slices.Equal(c.Endpoints, o.Endpoints) && slices.Equal(c.Ports, o.Ports) &&
 		maps.Equal(c.Labels, o.Labels) && maps.Equal(c.Env, o.Env)
 }

@@ -58,7 +58,24 @@ func toContainer(in *container.InspectResponse, env []string) (*agent.Container,
 		StopSignal:  signalNumber(cmp.Or(in.Config.StopSignal, "SIGTERM")),
 		StopTimeout: 10 * time.Second, // the engine's default
 		NetworkMode: string(in.HostConfig.NetworkMode),
+		Resources: agent.Resources{
+			NanoCPUs:     in.HostConfig.NanoCPUs,
+			CPUQuota:     in.HostConfig.CPUQuota,
+			CPUPeriod:    in.HostConfig.CPUPeriod,
+			CPUShares:    in.HostConfig.CPUShares,
+			Cpuset:       in.HostConfig.CpusetCpus,
+			Memory:       in.HostConfig.Memory,
+			MemoryLow:    in.HostConfig.MemoryReservation,
+			CgroupParent: in.HostConfig.CgroupParent,
+		},
+		OOMKilled: in.State.OOMKilled,
 	}
+	for _, m := range in.Mounts {
+		if m.Source != "" {
+			c.Mounts = append(c.Mounts, m.Source)
+		}
+	}
+	slices.Sort(c.Mounts)
 	if in.Config.StopTimeout != nil {
 		c.StopTimeout = time.Duration(*in.Config.StopTimeout) * time.Second
 	}

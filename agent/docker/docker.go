@@ -51,7 +51,7 @@ type Config struct {
 }
 
 // DefaultConfig returns the engine's usual socket, or DOCKER_HOST where it is
-// set, and the variables that name a service.
+// set, and the variables that name a service or say what it reserves.
 func DefaultConfig() Config {
 	host := os.Getenv(client.EnvOverrideHost)
 	if host == "" {
@@ -61,8 +61,10 @@ func DefaultConfig() Config {
 		Host: host,
 		Env: []string{
 			"SERVICE_*",
-			"MARATHON_APP_ID", "MESOS_TASK_ID",
+			"BERTH_*",
+			"MARATHON_APP_ID", "MARATHON_APP_RESOURCE_CPUS", "MARATHON_APP_RESOURCE_MEM", "MESOS_TASK_ID",
 			"NOMAD_JOB_NAME", "NOMAD_GROUP_NAME", "NOMAD_TASK_NAME", "NOMAD_ALLOC_ID", "NOMAD_NAMESPACE", "NOMAD_DC",
+			"NOMAD_CPU_LIMIT", "NOMAD_CPU_CORES", "NOMAD_MEMORY_LIMIT",
 			"DD_ENV", "DD_SERVICE", "DD_VERSION",
 		},
 	}
