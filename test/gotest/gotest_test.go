@@ -21,6 +21,8 @@ not JSON
 {"Action":"output","Package":"q","Output":"PASS\n"}
 {"Action":"output","Package":"q","Output":"ok  \tq\t0.02s\n"}
 {"Action":"pass","Package":"q","Elapsed":0.02}
+{"Action":"output","Package":"q","Test":"TestC","Output":"not here\n"}
+{"Action":"skip","Package":"q","Test":"TestC"}
 {"Action":"output","Package":"s","Output":"?   \ts\t[no test files]\n"}
 {"Action":"skip","Package":"s"}
 `
@@ -30,8 +32,8 @@ func TestShow(t *testing.T) {
 		verbose bool
 		want    string
 	}{
-		{false, "wrong\nFAIL\nFAIL\tp\t0.01s\nnot JSON\nr.go:1: broken\nok  \tq\t0.02s\n"},
-		{true, "fine\nwrong\nFAIL\nFAIL\tp\t0.01s\nnot JSON\nr.go:1: broken\nPASS\nok  \tq\t0.02s\n?   \ts\t[no test files]\n"},
+		{false, "wrong\nFAIL\nFAIL\tp\t0.01s\nnot JSON\nr.go:1: broken\nok  \tq\t0.02s\nnot here\n"},
+		{true, "fine\nwrong\nFAIL\nFAIL\tp\t0.01s\nnot JSON\nr.go:1: broken\nPASS\nok  \tq\t0.02s\nnot here\n?   \ts\t[no test files]\n"},
 	} {
 		var out strings.Builder
 		if err := show(&out, strings.NewReader(events), tt.verbose); err != nil {

@@ -5,7 +5,8 @@
 //	gotest -slowest N FILE…           the N slowest tests
 //
 // Its exit status is that of go test. Without -v among the arguments it prints
-// the output of failed tests and the closing line of each package.
+// the output of tests that have failed or were skipped, and the closing line of
+// each package.
 package main
 
 import (
@@ -84,7 +85,7 @@ func run(file string, args []string) error {
 }
 
 // show prints the events of r as go test does: everything when verbose, else
-// what has failed, and each package's last line.
+// what has failed or was skipped, and each package's last line.
 func show(w io.Writer, r io.Reader, verbose bool) error {
 	held := map[[2]string][]string{} // output by package and test, until its end
 	return each(r, func(e event) {
@@ -94,7 +95,8 @@ func show(w io.Writer, r io.Reader, verbose bool) error {
 			fmt.Fprint(w, e.Output)
 		case e.Action == "output":
 			held[key] = append(held[key], e.Output)
-		case e.Action == "fail":
+		// A test that was skipped proves nothing, and says why.
+		case e.Action == "fail", e.Action == "skip" && e.Test != "":
 			fmt.Fprint(w, strings.Join(held[key], ""))
 			delete(held, key)
 		case e.Action == "pass" && e.Test == "":
