@@ -16,9 +16,11 @@ import (
 )
 
 // client returns the real client for a service.
-func client(r *Route53) *route53.Client {
+func client(r *Route53) *route53.Client { return clientOf(r.URL()) }
+
+func clientOf(url string) *route53.Client {
 	return route53.New(route53.Options{
-		Region: "us-east-1", BaseEndpoint: aws.String(r.URL()), Retryer: aws.NopRetryer{},
+		Region: "us-east-1", BaseEndpoint: aws.String(url), Retryer: aws.NopRetryer{},
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "key", SecretAccessKey: "secret"}, nil
 		}),
