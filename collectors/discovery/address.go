@@ -189,7 +189,7 @@ func (p *place) unmanaged(c, owner *agent.Container, cl *claim) ([]spot, verdict
 			}
 		}
 	}
-	if isECS(c) || isECS(owner) {
+	if c.OfECS() || owner.OfECS() {
 		return nil, verdict{
 			"ECS gave its task a network interface of its own (awsvpc), whose address the engine does not know: unsupported",
 			"use the network mode bridge or host in the task definition",

@@ -220,7 +220,7 @@ func TestUseAddresses(t *testing.T) {
 		c.Labels[ecsPrefix+"task-arn"] = "arn:aws:ecs:eu-central-1:1:task/prod/7"
 	})
 	d := mustNew(t, DefaultConfig(), testEnv())
-	d.UseAddresses(func(c *agent.Container) (netip.Addr, bool) { return netip.MustParseAddr("10.9.9.9"), isECS(c) })
+	d.UseAddresses(func(c *agent.Container) (netip.Addr, bool) { return netip.MustParseAddr("10.9.9.9"), c.OfECS() })
 	d.update(snapshot(c), new(memo))
 	set, _ := d.Records().Load()
 	checkLines(t, linesOf(set),

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -128,7 +129,7 @@ func (v *view) nothingAsked(c *agent.Container) agent.Reason {
 
 // exampleName is a valid name that fits a container.
 func exampleName(c *agent.Container) string {
-	return first(Label(Identity(c).Service), Label(c.Name), "calc")
+	return cmp.Or(Label(Identity(c).Service), Label(c.Name), "calc")
 }
 
 // explainSite explains one claim.

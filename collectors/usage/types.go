@@ -70,6 +70,11 @@ type Measurement struct {
 	// Total is what a later berth continues from; see the consumer's Baseline.
 	Total Baseline
 
+	// Gap says that the window is longer than three intervals, because berth did
+	// not run or stood still: what was used counts, but a mean over so long says
+	// nothing of peaks.
+	Gap bool
+
 	// First says that the window begins at the start of the run, Final that it
 	// ends at its exit: a short run has one measurement which is both.
 	First, Final bool
@@ -112,6 +117,7 @@ type Subject struct {
 	Service      string // never empty: the image's name, where nobody says
 	Environment  string // may be empty
 	InstanceType string // of the host; empty off EC2
+	Critical     bool   // its owner wants it sized with more room
 }
 
 // Ending is the end of a run.
@@ -127,8 +133,9 @@ type Totals struct {
 	At         time.Time
 	Containers int // running ones
 
-	Cores  float64 // of the host, that are online
-	Memory uint64  // of the host, bytes
+	Cores      float64 // of the host, that are online
+	Memory     uint64  // of the host, bytes
+	UsedMemory uint64  // MemTotal less MemAvailable of /proc/meminfo
 
 	ReservedCores  float64 // of all running containers that reserve any
 	ReservedMemory uint64
