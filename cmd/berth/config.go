@@ -21,6 +21,7 @@ import (
 	"github.com/berthd/berth/sinks/dnsserver"
 	"github.com/berthd/berth/sinks/dogstatsd"
 	"github.com/berthd/berth/sinks/openmetrics"
+	"github.com/berthd/berth/sinks/route53"
 )
 
 // Where the configuration is unless a flag says otherwise.
@@ -52,6 +53,10 @@ type Config struct {
 	Discovery discovery.Config `yaml:"discovery"`
 	// DNS is the embedded DNS server, which serves these names.
 	DNS dnsserver.Config `yaml:"dns"`
+	// Route53 keeps these names in a hosted zone of Amazon Route 53, for a fleet.
+	// Turning it off, or another zone, takes this host's records out of the old
+	// one first.
+	Route53 route53.Config `yaml:"route53"`
 	// OpenMetrics serves berth's own figures to Prometheus.
 	OpenMetrics openmetrics.Config `yaml:"openmetrics"`
 	// DogStatsD sends berth's own figures to a Datadog agent.
@@ -107,6 +112,7 @@ func DefaultConfig() Config {
 		Admin:       admin.DefaultConfig(),
 		Discovery:   discovery.DefaultConfig(),
 		DNS:         dnsserver.DefaultConfig(),
+		Route53:     route53.DefaultConfig(),
 		OpenMetrics: openmetrics.DefaultConfig(),
 		DogStatsD:   dogstatsd.DefaultConfig(),
 	}
@@ -114,10 +120,25 @@ func DefaultConfig() Config {
 
 // Validate checks what no section can check by itself.
 func (c Config) Validate() error {
+	var errs []error
 	if !filepath.IsAbs(c.StateDir) {
-		return config.Fieldf("state_dir", "%q is not an absolute path: write it as /var/lib/berth", c.StateDir)
+		errs = append(errs, config.Fieldf("state_dir", "%q is not an absolute path: write it as /var/lib/berth", c.StateDir))
 	}
-	return nil
+	// The embedded server is the last word on the domain for those who ask it: it
+	// would deny the names of all other hosts, which only the fleet's zone has.
+	if zone := c.fleetZone(); zone != "" && c.DNS.Enabled && c.DNS.Forward && !c.DNS.ForwardMisses {
+		errs = append(errs, config.Fieldf("dns.forward", "whoever asks this server for all names would not find those of %s that other hosts have in %s: set dns.forward_misses: true as well, or another discovery.domain", c.Discovery.Domain, zone))
+	}
+	return errors.Join(errs...)
+}
+
+// fleetZone returns the section that keeps the names in a zone of the whole
+// fleet; empty where they stay on this host.
+func (c Config) fleetZone() string {
+	if c.Route53.Enabled && c.Discovery.Enabled {
+		return "route53"
+	}
+	return ""
 }
 
 // Validate checks the section.

@@ -126,6 +126,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		c.explainCommand(),
 		c.configCommand(),
 		c.reloadCommand(),
+		c.deregisterCommand(),
 		c.supportCommand(),
 		c.versionCommand(),
 	)

@@ -29,6 +29,8 @@ func (d *daemon) build(cfg Config) ([]*component, error) {
 			return nil, fmt.Errorf("discovery: %w", err)
 		}
 		out = append(out, c)
+	} else {
+		out = append(out, d.noDiscovery(cfg.Discovery))
 	}
 	dry := stdout.New(os.Stdout, d.env)
 	switch {
@@ -40,6 +42,13 @@ func (d *daemon) build(cfg Config) ([]*component, error) {
 			return nil, fmt.Errorf("dns: %w", err)
 		}
 		out = append(out, d.recordSink(sink, cfg.DNS))
+	}
+	if !d.dryRun {
+		fleet, err := d.fleet(cfg)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, fleet...)
 	}
 	if cfg.OpenMetrics.Enabled && !d.dryRun {
 		page, err := openmetrics.New(cfg.OpenMetrics, d.envFor(openmetrics.Name), d.sources)
@@ -93,6 +102,25 @@ func (d *daemon) discovery(cfg discovery.Config) (*component, error) {
 			return col.Run(ctx, feed)
 		},
 	}, nil
+}
+
+// noDiscovery takes the collector's place where discovery is disabled: this host
+// then wants no names, and whatever sinks hold of it goes.
+func (d *daemon) noDiscovery(cfg discovery.Config) *component {
+	return &component{
+		name: "discovery", section: cfg, summary: func() string { return "disabled: this host wants no names" },
+		run: func(ctx context.Context) error {
+			for {
+				changed := d.node.Changed()
+				d.records.Publish(agent.NewRecordSet(cfg.Zone(), d.node.Node(), nil, false))
+				select {
+				case <-changed:
+				case <-ctx.Done():
+					return nil
+				}
+			}
+		},
+	}
 }
 
 // recordSink wires a sink to the records.

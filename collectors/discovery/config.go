@@ -228,3 +228,6 @@ type templateData struct {
 func seconds(d time.Duration) uint32 {
 	return uint32(min(max(d/time.Second, 0), math.MaxInt32))
 }
+
+// Zone returns the domain that all names lie in, with the final dot.
+func (c Config) Zone() string { return c.Domain + "." }

@@ -39,7 +39,7 @@ func newRules(cfg Config) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rules{cfg: cfg, zone: cfg.Domain + ".", ttl: seconds(cfg.TTL.Std()), template: t}, nil
+	return &rules{cfg: cfg, zone: cfg.Zone(), ttl: seconds(cfg.TTL.Std()), template: t}, nil
 }
 
 // claim is one name that a container claims for one of its ports.
