@@ -25,6 +25,8 @@
 //	normal stdout|stderr                        replace what differs from run to run
 //	shape NAME                                  stdout must be as JSON.md says
 //	dig [-until PATTERN] NAME TYPE              ask the daemon's DNS server
+//	route53 zone NAME DOMAIN                    a hosted zone: $NAME is its ID, $ROUTE53 the endpoint
+//	route53 sets NAME [PATTERN]                 print its record sets, once they match
 //	occupy NAME                                 take a UDP and TCP port: $NAME is its address, $NAME_PORT the port
 package cli
 
@@ -39,6 +41,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/berthd/berth/test/fakeaws"
 	"github.com/berthd/berth/test/fakedocker"
 )
 
@@ -98,6 +101,8 @@ func TestScripts(t *testing.T) {
 			"shape":  cmdShape,
 			"dig":    cmdDig,
 			"occupy": cmdOccupy,
+
+			"route53": cmdRoute53,
 		},
 	})
 }
@@ -138,6 +143,9 @@ func setup(env *testscript.Env) error {
 	env.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	env.Setenv("BERTH_SOCKET", filepath.Join(env.WorkDir, "berth.sock"))
 	env.Setenv("GORACE", "halt_on_error=1 exitcode=66")
+	for k, v := range awsEnv {
+		env.Setenv(k, v)
+	}
 	if dir := os.Getenv("GOCOVERDIR"); dir != "" {
 		env.Setenv("GOCOVERDIR", dir)
 	}
@@ -154,6 +162,7 @@ type world struct {
 	engine *fakedocker.Engine
 	daemon *exec.Cmd // nil while none runs
 	log    string    // path of its standard error
+	route  *fakeaws.Route53
 	free   []func()
 }
 

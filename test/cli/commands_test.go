@@ -195,6 +195,9 @@ func (w *world) start(ts *testscript.TestScript, args []string) {
 	defer out.Close()
 	cmd.Dir, cmd.Stderr, cmd.Stdout = dir, file, out
 	cmd.Env = append(os.Environ(), "GORACE="+ts.Getenv("GORACE"), "NOTIFY_SOCKET=", "JOURNAL_STREAM=")
+	for k, v := range awsEnv {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
 	ts.Check(cmd.Start())
 	w.daemon = cmd
 	if err := poll(func() error { return ts.Exec("berth", "status") }); err != nil {

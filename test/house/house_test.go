@@ -310,6 +310,9 @@ func files(root string, f func(name string, content []byte) error) error {
 			return err
 		}
 		name = filepath.ToSlash(name)
+		if name == ".git" && !d.IsDir() { // of a linked worktree
+			return nil
+		}
 		if d.IsDir() && slices.Contains([]string{".git", ".cache", "bin", "dist"}, name) {
 			return fs.SkipDir
 		}
