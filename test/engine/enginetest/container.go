@@ -8,6 +8,7 @@ import (
 	"maps"
 	"strconv"
 	"testing"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -149,11 +150,20 @@ func (e *Engine) create(ctx context.Context, image string, s Spec) (*Container, 
 }
 
 func (c *Container) start(ctx context.Context) error {
-	if err := c.engine.Client.ContainerStart(ctx, c.ID, container.StartOptions{}); err != nil {
-		return fmt.Errorf("start container %s: %w", c.Name, err)
+	for try := 1; ; try++ {
+		err := c.engine.Client.ContainerStart(ctx, c.ID, container.StartOptions{})
+		if err == nil {
+			return c.awaitReady(ctx)
+		}
+		// Engine 20.10 now and then kills its own helper that sets the network up.
+		if try == startTries || !strings.Contains(err.Error(), "signal: killed") {
+			return fmt.Errorf("start container %s: %w", c.Name, err)
+		}
 	}
-	return c.awaitReady(ctx)
 }
+
+// startTries is how often a start is tried that the engine itself spoils.
+const startTries = 3
 
 // awaitReady waits until the application has written something in its present
 // run, or is not running any more.
