@@ -39,7 +39,7 @@ type Proxy struct {
 	work     sync.WaitGroup
 
 	mu    sync.Mutex
-	held  chan struct{} // closed by Release
+	held  *hold
 	conns map[net.Conn]bool
 }
 
@@ -48,7 +48,7 @@ func NewProxy(t testing.TB, server netip.AddrPort) *Proxy {
 	t.Helper()
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	must(t, err)
-	p := &Proxy{listener: l, server: server, held: make(chan struct{}), conns: make(map[net.Conn]bool)}
+	p := &Proxy{listener: l, server: server, held: newHold(), conns: make(map[net.Conn]bool)}
 	p.work.Go(p.accept)
 	t.Cleanup(func() {
 		l.Close()
@@ -72,13 +72,23 @@ func (p *Proxy) Set(m Mode) { p.mode.Store(int32(m)) }
 // Troubled returns how many messages were not simply passed.
 func (p *Proxy) Troubled() int { return int(p.troubled.Load()) }
 
+// hold is the messages that the next Release hands on.
+type hold struct {
+	release  chan struct{}
+	messages sync.WaitGroup
+}
+
+func newHold() *hold { return &hold{release: make(chan struct{})} }
+
 // Release hands all messages that are held to the server, though nobody may wait
-// for their answers any more.
+// for their answers any more, and returns when the server has answered them.
 func (p *Proxy) Release() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	close(p.held)
-	p.held = make(chan struct{})
+	h := p.held
+	p.held = newHold()
+	p.mu.Unlock()
+	close(h.release)
+	h.messages.Wait()
 }
 
 func (p *Proxy) accept() {
@@ -107,11 +117,8 @@ func (p *Proxy) serve(client net.Conn) {
 		if err != nil {
 			return
 		}
-		p.mu.Lock()
-		held := p.held
-		p.mu.Unlock()
 		mode := Mode(p.mode.Load())
-		if mode != Pass {
+		if mode != Pass && mode != Hold {
 			p.troubled.Add(1)
 		}
 		var answer []byte
@@ -124,9 +131,11 @@ func (p *Proxy) serve(client net.Conn) {
 			answer = bare(question, dns.RcodeSuccess)
 		default:
 			if mode == Hold {
-				<-held
+				answer, err = p.askLater(question)
+			} else {
+				answer, err = p.ask(question)
 			}
-			if answer, err = p.ask(question); err != nil || mode == CutReply {
+			if err != nil || mode == CutReply {
 				return
 			}
 		}
@@ -134,6 +143,18 @@ func (p *Proxy) serve(client net.Conn) {
 			return
 		}
 	}
+}
+
+// askLater passes one message on after the next Release.
+func (p *Proxy) askLater(question []byte) ([]byte, error) {
+	p.mu.Lock()
+	h := p.held
+	h.messages.Add(1)
+	p.mu.Unlock()
+	defer h.messages.Done()
+	p.troubled.Add(1) // it belongs to a Release from here on
+	<-h.release
+	return p.ask(question)
 }
 
 // ask passes one message on and returns the answer.

@@ -1,7 +1,6 @@
-package rig
+package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,43 +19,34 @@ import (
 	"github.com/berthd/berth/agent/admin"
 )
 
-// Berth is a berth that runs as systemd would run it.
-type Berth struct {
+// berth is a berth that runs as systemd would run it.
+type berth struct {
 	*admin.Client
-	Ready time.Duration // from before its start to READY=1
-	DNS   *net.UDPConn  // connected to its DNS server; nil if that is off
-
+	dir   string
+	dns   *net.UDPConn // connected to its DNS server
 	cmd   *exec.Cmd
 	ended chan struct{}
+	ready time.Duration // from before its start to READY=1
 }
 
-// Options are what a Berth has other than its defaults.
-type Options struct {
-	Host string   // of the engine; empty is the World's
-	Dir  string   // of the state, which outlives the berth; empty is a new one
-	Env  []string // besides the environment
-	Set  []string // settings, as section.key=value
-}
-
-// StartBerth starts a berth with its defaults, besides what must be its own, and
-// waits until it is ready. Stop it.
-func (w *World) StartBerth(ctx context.Context, o Options) (b *Berth, err error) {
-	b = &Berth{}
+// startBerth starts a berth that follows the engine at host, with its defaults
+// besides what must be its own, and waits until it is ready.
+func (w *world) startBerth(ctx context.Context, host string, set ...string) (b *berth, err error) {
+	b = &berth{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, b.Stop())
+			err = errors.Join(err, b.stop())
 		}
 	}()
-	dir, err := os.MkdirTemp(w.Dir, "b")
-	if err != nil {
+	if b.dir, err = os.MkdirTemp(w.dir, "b"); err != nil {
 		return nil, err
 	}
 	// An empty file, so that one in /etc plays no part here.
-	config := filepath.Join(dir, "berth.yaml")
+	config := filepath.Join(b.dir, "berth.yaml")
 	if err := os.WriteFile(config, nil, 0o600); err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(dir, "s")
+	socket := filepath.Join(b.dir, "s")
 	b.Client = admin.NewClient(socket)
 	at, err := freePort()
 	if err != nil {
@@ -64,24 +54,24 @@ func (w *World) StartBerth(ctx context.Context, o Options) (b *Berth, err error)
 	}
 	args := []string{"run", "--config", config}
 	for _, kv := range append([]string{
-		"state_dir=" + cmp.Or(o.Dir, filepath.Join(dir, "state")), "admin.socket=" + socket,
-		"engine.host=" + cmp.Or(o.Host, "unix://"+w.Socket), "dns.port=" + strconv.Itoa(at.Port), "openmetrics.listen=127.0.0.1:0",
-	}, o.Set...) {
+		"state_dir=" + filepath.Join(b.dir, "state"), "admin.socket=" + socket,
+		"engine.host=" + host, "dns.port=" + strconv.Itoa(at.Port), "openmetrics.listen=127.0.0.1:0",
+	}, set...) {
 		args = append(args, "--set", kv)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
+	log, err := os.Create(filepath.Join(b.dir, "log"))
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	path := filepath.Join(dir, "n")
+	path := filepath.Join(b.dir, "n")
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
 	if err != nil {
 		return nil, err
 	}
 	defer notify.Close()
-	b.cmd = exec.Command(w.Binary, args...)
-	b.cmd.Env = append(append(os.Environ(), o.Env...), "NOTIFY_SOCKET="+path)
+	b.cmd = exec.Command(w.berth, args...)
+	b.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
 	b.cmd.Stdout, b.cmd.Stderr = log, log
 	// Ctrl-C is for the bench, which ends berth in its own time.
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -95,21 +85,21 @@ func (w *World) StartBerth(ctx context.Context, o Options) (b *Berth, err error)
 		said, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("start berth: %w\nits log:\n%s", err, said)
 	}
-	b.Ready = time.Since(began)
-	st, err := b.Status(ctx)
+	b.ready = time.Since(began)
+	st, err := b.status(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if !st.Ready {
 		return nil, fmt.Errorf("berth said READY and is not: %s", st.NotReady)
 	}
-	b.DNS, err = net.DialUDP("udp", nil, at)
+	b.dns, err = net.DialUDP("udp", nil, at)
 	return b, err
 }
 
 // awaitReady reads the notifications that berth sends until one is READY.
 func awaitReady(notify *net.UnixConn) error {
-	if err := notify.SetReadDeadline(time.Now().Add(Patience)); err != nil {
+	if err := notify.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	buf := make([]byte, 4096)
@@ -136,13 +126,13 @@ func freePort() (*net.UDPAddr, error) {
 	return c.LocalAddr().(*net.UDPAddr), nil
 }
 
-// Stop ends the berth, if it runs. b may be nil.
-func (b *Berth) Stop() error {
+// stop ends the berth, if it runs. b may be nil.
+func (b *berth) stop() error {
 	if b == nil || b.ended == nil {
 		return nil
 	}
-	if b.DNS != nil {
-		b.DNS.Close()
+	if b.dns != nil {
+		b.dns.Close()
 	}
 	_ = b.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -155,20 +145,19 @@ func (b *Berth) Stop() error {
 	}
 }
 
-// Status returns the berth's account of itself.
-func (b *Berth) Status(ctx context.Context) (st admin.Status, err error) {
+func (b *berth) status(ctx context.Context) (st admin.Status, err error) {
 	err = b.Get(ctx, "/v1/status", nil, &st)
 	return st, err
 }
 
-// Asked returns what berth says that it has asked of the engine.
-func (b *Berth) Asked(ctx context.Context) (agent.LoopStats, error) {
-	st, err := b.Status(ctx)
+// asked returns what berth says that it has asked of the engine.
+func (b *berth) asked(ctx context.Context) (agent.LoopStats, error) {
+	st, err := b.status(ctx)
 	return st.Engine.Asked, err
 }
 
-// CPU returns the user and system time that the process has used.
-func (b *Berth) CPU() (time.Duration, error) {
+// cpu returns the user and system time that the process has used.
+func (b *berth) cpu() (time.Duration, error) {
 	// A process's CPU clock, as clock_getcpuclockid(3) makes it: its number
 	// inverted, three bits up, and 2 for the scheduler's clock.
 	const scheduler = 2
@@ -179,25 +168,19 @@ func (b *Berth) CPU() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// RSS returns the resident memory of the process in bytes.
-func (b *Berth) RSS() (uint64, error) { return b.memory("VmRSS") }
-
-// Anonymous returns the part of the resident memory that is no file's, in bytes:
-// heap, stacks and what the runtime keeps.
-func (b *Berth) Anonymous() (uint64, error) { return b.memory("RssAnon") }
-
-func (b *Berth) memory(key string) (uint64, error) {
+// rss returns the resident memory of the process in bytes.
+func (b *berth) rss() (uint64, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.cmd.Process.Pid))
 	if err != nil {
 		return 0, fmt.Errorf("read berth's memory: %w", err)
 	}
-	return parseMemory(string(raw), key)
+	return parseRSS(string(raw))
 }
 
-// parseMemory finds a figure that proc(5) gives in units of 1024 bytes.
-func parseMemory(status, key string) (uint64, error) {
+// parseRSS finds VmRSS, which proc(5) gives in units of 1024 bytes.
+func parseRSS(status string) (uint64, error) {
 	for line := range strings.SplitSeq(status, "\n") {
-		if rest, ok := strings.CutPrefix(line, key+":"); ok {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
 			kib, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
 			if err != nil {
 				return 0, fmt.Errorf("parse %q: %w", line, err)
@@ -205,8 +188,5 @@ func parseMemory(status, key string) (uint64, error) {
 			return kib * 1024, nil
 		}
 	}
-	return 0, fmt.Errorf("read berth's memory: there is no %s", key)
+	return 0, errors.New("read berth's memory: there is no VmRSS")
 }
-
-// Signal sends the process a signal.
-func (b *Berth) Signal(sig syscall.Signal) error { return b.cmd.Process.Signal(sig) }
