@@ -10,7 +10,8 @@
 // The zone's rules are those of packaging/examples/{bind,knot}-berth.conf, which
 // are the configs in use, with other names and secrets: the keys of two [Hosts]
 // may change what belongs to their hosts. [NewProxy] stands between a server and its
-// clients and does to their connections what networks do.
+// clients and does to their connections what networks do. A program that is no
+// test has [OpenBIND].
 //
 // The servers come with Debian's packages bind9 and knot; a test that needs one
 // which is not there fails and says so.
@@ -21,6 +22,7 @@ import (
 	"context"
 	crand "crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -58,9 +60,9 @@ func NewKey(name string) Key {
 func Hosts() []string { return []string{"host1", "host10"} }
 
 // Server is one running name server. Its methods are for the goroutine of the
-// test.
+// test; a program uses only Addr, Key, Records and Close.
 type Server struct {
-	t     testing.TB
+	t     testing.TB // nil for a program
 	kind  string
 	addr  netip.AddrPort
 	zone  string
@@ -81,26 +83,34 @@ func (s *Server) Key(host string) Key { return s.keys[host] }
 // Start starts the server and waits until it answers for its zone.
 func (s *Server) Start() {
 	s.t.Helper()
+	must(s.t, s.start(s.t.Context()))
+}
+
+func (s *Server) start(ctx context.Context) error {
 	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	must(s.t, err)
+	if err != nil {
+		return err
+	}
 	defer log.Close()
 	s.proc = exec.Command(s.argv[0], s.argv[1:]...)
 	s.proc.Dir = filepath.Dir(s.log)
 	s.proc.Stdout, s.proc.Stderr = log, log
-	s.proc.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(s.t, s.proc.Start())
+	// Ctrl-C is for a program, which ends the server in its own time.
+	s.proc.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := s.proc.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", s.kind, err)
+	}
 	ended := make(chan struct{})
 	s.ended = ended
 	go func(p *exec.Cmd) {
 		_ = p.Wait() // however it ended: the log says why
 		close(ended)
 	}(s.proc)
-	s.awaitAnswer()
+	return s.awaitAnswer(ctx)
 }
 
 // awaitAnswer asks for the zone's SOA until there is one.
-func (s *Server) awaitAnswer() {
-	s.t.Helper()
+func (s *Server) awaitAnswer(ctx context.Context) error {
 	question := new(dns.Msg).SetQuestion(s.zone, dns.TypeSOA)
 	client := dns.Client{Net: "tcp", Timeout: time.Second}
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -108,15 +118,17 @@ func (s *Server) awaitAnswer() {
 	for end := time.Now().Add(patience); ; {
 		answer, _, err := client.Exchange(question, s.addr.String())
 		if err == nil && len(answer.Answer) == 1 {
-			return
+			return nil
 		}
 		select {
 		case <-s.ended:
-			s.t.Fatalf("%s ended by itself:\n%s", s.kind, s.readLog())
+			return fmt.Errorf("%s ended by itself:\n%s", s.kind, s.readLog())
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-tick.C:
 		}
 		if time.Now().After(end) {
-			s.t.Fatalf("%s does not answer on %s: %v\n%s", s.kind, s.addr, err, s.readLog())
+			return fmt.Errorf("%s does not answer on %s: %w\n%s", s.kind, s.addr, err, s.readLog())
 		}
 	}
 }
@@ -127,10 +139,16 @@ func (s *Server) readLog() string {
 }
 
 // Stop ends the server in order.
-func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+func (s *Server) Stop() {
+	s.t.Helper()
+	must(s.t, s.end(syscall.SIGTERM))
+}
 
 // Kill ends the server as a crash does.
-func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+func (s *Server) Kill() {
+	s.t.Helper()
+	must(s.t, s.end(syscall.SIGKILL))
+}
 
 // Pause makes the server hang, until Resume.
 func (s *Server) Pause() { must(s.t, s.proc.Process.Signal(syscall.SIGSTOP)) }
@@ -138,19 +156,16 @@ func (s *Server) Pause() { must(s.t, s.proc.Process.Signal(syscall.SIGSTOP)) }
 // Resume ends a Pause.
 func (s *Server) Resume() { must(s.t, s.proc.Process.Signal(syscall.SIGCONT)) }
 
-func (s *Server) end(sig syscall.Signal) {
-	s.t.Helper()
-	select {
-	case <-s.ended:
-		return
-	default:
+func (s *Server) end(sig syscall.Signal) error {
+	if err := s.proc.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("end %s: %w", s.kind, err)
 	}
-	must(s.t, s.proc.Process.Signal(sig))
 	select {
 	case <-s.ended:
+		return nil
 	case <-time.After(patience):
 		_ = s.proc.Process.Kill()
-		s.t.Fatalf("%s does not end:\n%s", s.kind, s.readLog())
+		return fmt.Errorf("%s does not end:\n%s", s.kind, s.readLog())
 	}
 }
 
@@ -200,42 +215,43 @@ func (s *Server) Serial() uint32 {
 	return 0
 }
 
-// newServer makes a server's folder, with its zone, and chooses its address.
-func newServer(t testing.TB, kind, binary, zone string) (*Server, string, string) {
-	t.Helper()
-	path := find(t, kind, binary)
-	dir := t.TempDir()
-	s := &Server{
-		t: t, kind: kind, zone: zone, keys: make(map[string]Key),
-		addr: freeAddr(t), log: filepath.Join(dir, "log"),
+// newServer fills a server's folder with its zone, and chooses its address. It
+// also returns the path of the server's binary.
+func newServer(dir, kind, binary, zone string) (s *Server, path string, err error) {
+	if path, err = find(kind, binary); err != nil {
+		return nil, "", err
+	}
+	s = &Server{kind: kind, zone: zone, keys: make(map[string]Key), log: filepath.Join(dir, "log")}
+	if s.addr, err = freeAddr(); err != nil {
+		return nil, "", err
 	}
 	for _, host := range Hosts() {
 		s.keys[host] = NewKey(host + "." + zone)
 	}
-	text := strings.ReplaceAll(example(t, "bind-berth.zone"), "berth.example.", zone)
-	write(t, filepath.Join(dir, "zone"), text)
-	return s, dir, path
+	text, err := example("bind-berth.zone")
+	if err != nil {
+		return nil, "", err
+	}
+	text = strings.ReplaceAll(text, "berth.example.", zone)
+	return s, path, os.WriteFile(filepath.Join(dir, "zone"), []byte(text), 0o600)
 }
 
 // find returns the path of a server's binary: Debian's users do not have sbin
 // where they look.
-func find(t testing.TB, kind, binary string) string {
-	t.Helper()
+func find(kind, binary string) (string, error) {
 	for dir := range strings.SplitSeq(os.Getenv("PATH")+":/usr/sbin:/usr/local/sbin", ":") {
 		path := filepath.Join(dir, binary)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return path
+			return path, nil
 		}
 	}
-	t.Fatalf("%s is not installed (%s): run make setup", kind, binary)
-	return ""
+	return "", fmt.Errorf("%s is not installed (%s): run make setup", kind, binary)
 }
 
 // freeAddr returns 127.0.0.1 (BIND listens on no loopback address that no
 // interface has) with a port that is free for UDP and TCP, and that the kernel
 // does not hand out by itself.
-func freeAddr(t testing.TB) netip.AddrPort {
-	t.Helper()
+func freeAddr() (netip.AddrPort, error) {
 	var err error
 	for range 100 {
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(10_000+rand.IntN(20_000)))
@@ -250,17 +266,17 @@ func freeAddr(t testing.TB) netip.AddrPort {
 			continue
 		}
 		udp.Close()
-		return addr
+		return addr, nil
 	}
-	t.Fatalf("find a free port: %v", err)
-	return netip.AddrPort{}
+	return netip.AddrPort{}, fmt.Errorf("find a free port: %w", err)
 }
 
 // example returns a file of packaging/examples.
-func example(t testing.TB, name string) string {
-	t.Helper()
+func example(name string) (string, error) {
 	dir, err := os.Getwd()
-	must(t, err)
+	if err != nil {
+		return "", err
+	}
 	for dir != "/" {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
 			break
@@ -268,16 +284,15 @@ func example(t testing.TB, name string) string {
 		dir = filepath.Dir(dir)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "packaging", "examples", name))
-	must(t, err)
-	return string(text)
+	return string(text), err
 }
 
 // fill returns an example config with the server's zone, keys and zone file.
-func (s *Server) fill(text, file string) string {
-	s.t.Helper()
+func (s *Server) fill(name, file string) (string, error) {
+	text, err := example(name)
 	replace := func(old, new string) {
-		if !strings.Contains(text, old) {
-			s.t.Fatalf("the example for %s has no %q", s.kind, old)
+		if err == nil && !strings.Contains(text, old) {
+			err = fmt.Errorf("%s has no %q", name, old)
 		}
 		text = strings.ReplaceAll(text, old, new)
 	}
@@ -286,18 +301,13 @@ func (s *Server) fill(text, file string) string {
 	for _, host := range slices.Backward(Hosts()) { // the longer name first
 		replace("REPLACE-"+host, s.keys[host].Secret)
 	}
-	return text
+	return text, err
 }
 
-func write(t testing.TB, path, text string) {
+// serve starts the server and ends it with the test.
+func (s *Server) serve(t testing.TB) *Server {
 	t.Helper()
-	must(t, os.WriteFile(path, []byte(text), 0o600))
-}
-
-// run starts the server and ends it with the test.
-func (s *Server) run(argv ...string) *Server {
-	s.t.Helper()
-	s.argv = argv
+	s.t = t
 	s.Start()
 	s.t.Cleanup(func() {
 		s.Kill()

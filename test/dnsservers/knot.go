@@ -13,8 +13,11 @@ import (
 // calc, are listed as aliases, relative to the zone.
 func Knot(t testing.TB, zone string, aliases ...string) *Server {
 	t.Helper()
-	s, dir, knotd := newServer(t, "Knot", "knotd", zone)
-	text := s.fill(example(t, "knot-berth.conf"), "/var/lib/knot/berth.example.zone")
+	dir := t.TempDir()
+	s, knotd, err := newServer(dir, "Knot", "knotd", zone)
+	must(t, err)
+	text, err := s.fill("knot-berth.conf", "/var/lib/knot/berth.example.zone")
+	must(t, err)
 	for _, a := range aliases {
 		text = strings.ReplaceAll(text, ", calc."+zone, ", calc."+zone+", "+a+"."+zone)
 	}
@@ -23,7 +26,7 @@ func Knot(t testing.TB, zone string, aliases ...string) *Server {
 	text = strings.Replace(text, "\nacl:\n", "\nacl:\n  - id: transfer\n    address: 127.0.0.0/8\n    action: transfer\n", 1)
 	must(t, os.Mkdir(filepath.Join(dir, "db"), 0o700))
 	conf := filepath.Join(dir, "knot.conf")
-	write(t, conf, fmt.Sprintf(`server:
+	must(t, os.WriteFile(conf, fmt.Appendf(nil, `server:
     rundir: %[1]s
     listen: %[2]s@%[3]d
     udp-workers: 1
@@ -34,6 +37,7 @@ log:
     any: info
 database:
     storage: %[1]s/db
-`, dir, s.addr.Addr(), s.addr.Port())+text)
-	return s.run(knotd, "-c", conf)
+%[4]s`, dir, s.addr.Addr(), s.addr.Port(), text), 0o600))
+	s.argv = []string{knotd, "-c", conf}
+	return s.serve(t)
 }
