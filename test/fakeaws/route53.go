@@ -73,6 +73,10 @@ const (
 	CutBefore
 	// CutAfter does what was asked, and cuts the connection in place of an answer.
 	CutAfter
+	// HangAfter does what was asked, and never answers. CloudWatch only.
+	HangAfter
+	// Expired answers that the credentials are no longer good. CloudWatch only.
+	Expired
 )
 
 // Route53 is an account's Route 53. All methods are safe for concurrent use.

@@ -89,11 +89,11 @@ func action(req *http.Request) (name, id string) {
 	return "", ""
 }
 
-// signed reports whether a request has a SigV4 signature for Route 53. Whether
+// signed reports whether a request has a SigV4 signature for a service. Whether
 // it is right nobody here knows.
-func signed(req *http.Request) bool {
+func signed(req *http.Request, service string) bool {
 	auth := req.Header.Get("Authorization")
-	return strings.HasPrefix(auth, "AWS4-HMAC-SHA256 Credential=") && strings.Contains(auth, "/route53/aws4_request") &&
+	return strings.HasPrefix(auth, "AWS4-HMAC-SHA256 Credential=") && strings.Contains(auth, "/"+service+"/aws4_request") &&
 		strings.Contains(auth, "SignedHeaders=") && strings.Contains(auth, "x-amz-date") &&
 		strings.Contains(auth, "Signature=") && req.Header.Get("X-Amz-Date") != ""
 }
@@ -120,7 +120,7 @@ func (r *Route53) handle(name, id string, req *http.Request) (a reply, cut bool)
 	switch {
 	case name == "":
 		return failure(http.StatusNotFound, "UnknownOperationException", req.Method+" "+req.URL.Path), false
-	case !signed(req):
+	case !signed(req, "route53"):
 		return failure(http.StatusForbidden, "MissingAuthenticationToken", "Missing Authentication Token"), false
 	case r.throttled(name):
 		return rateExceeded, false

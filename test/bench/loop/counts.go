@@ -13,6 +13,8 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/berthd/berth/test/bench/rig"
 )
 
 const (
@@ -31,12 +33,12 @@ const (
 
 // measureInspects takes containers through every state and holds the inspects
 // against the events.
-func (w *world) measureInspects(ctx context.Context, t *table) error {
+func (w *world) measureInspects(ctx context.Context, t *rig.Table) error {
 	var err error
-	if w.proxy, err = newProxy(filepath.Join(w.dir, "p"), w.socket); err != nil {
+	if w.proxy, err = newProxy(filepath.Join(w.Dir, "p"), w.Socket); err != nil {
 		return err
 	}
-	if w.watched, err = w.startBerth(ctx, w.proxy.host); err != nil {
+	if w.watched, err = w.StartBerth(ctx, rig.Options{Host: w.proxy.host}); err != nil {
 		return err
 	}
 	if err := w.settle(ctx); err != nil {
@@ -55,7 +57,7 @@ func (w *world) measureInspects(ctx context.Context, t *table) error {
 	}
 	total, worst := 0, 0.0
 	for _, id := range ids {
-		n := w.seen.changesOf(id)
+		n := w.Seen.ChangesOf(id)
 		if n == 0 {
 			return fmt.Errorf("no event of %.12s was seen", id)
 		}
@@ -63,36 +65,36 @@ func (w *world) measureInspects(ctx context.Context, t *table) error {
 		worst = max(worst, float64(w.proxy.inspectsOf(id))/float64(n))
 	}
 	inspects := w.proxy.inspectsOf(ids...)
-	t.most("inspects per state-changing event", float64(inspects)/float64(total), 1, "", "%d inspects, %d events", inspects, total)
-	t.most("the same, of the worst container", worst, 1, "", "of %d", lives)
+	t.Most("inspects per state-changing event", float64(inspects)/float64(total), 1, "", "%d inspects, %d events", inspects, total)
+	t.Most("the same, of the worst container", worst, 1, "", "of %d", lives)
 	return w.weigh(w.watched)
 }
 
 // live takes a container through every state, and returns its ID.
 func (w *world) live(ctx context.Context, name string) (string, error) {
-	id, err := w.create(ctx, spec{name: name, claims: name})
+	id, err := w.Create(ctx, rig.Spec{Name: name, Claims: name})
 	if err != nil {
 		return "", err
 	}
 	second := 1
 	for _, do := range []func() error{
-		func() error { return w.engine.ContainerStart(ctx, id, container.StartOptions{}) },
-		func() error { return w.engine.ContainerPause(ctx, id) },
-		func() error { return w.engine.ContainerUnpause(ctx, id) },
+		func() error { return w.Engine.ContainerStart(ctx, id, container.StartOptions{}) },
+		func() error { return w.Engine.ContainerPause(ctx, id) },
+		func() error { return w.Engine.ContainerUnpause(ctx, id) },
 		func() error {
-			return w.engine.ContainerRename(ctx, id, fmt.Sprintf("berth-bench-%s-%s-new", w.run, name))
+			return w.Engine.ContainerRename(ctx, id, w.Name(name+"-new"))
 		},
-		func() error { return w.engine.ContainerKill(ctx, id, "SIGHUP") },
-		func() error { return w.engine.ContainerRestart(ctx, id, container.StopOptions{Timeout: &second}) },
-		func() error { return w.engine.ContainerStop(ctx, id, container.StopOptions{Timeout: &second}) },
+		func() error { return w.Engine.ContainerKill(ctx, id, "SIGHUP") },
+		func() error { return w.Engine.ContainerRestart(ctx, id, container.StopOptions{Timeout: &second}) },
+		func() error { return w.Engine.ContainerStop(ctx, id, container.StopOptions{Timeout: &second}) },
 	} {
 		if err := do(); err != nil {
 			return "", fmt.Errorf("take %s through its life: %w", name, err)
 		}
 		time.Sleep(calm) // so that each event could have an inspect of its own
 	}
-	gone := w.seen.expect(id, events.ActionDestroy)
-	if err := w.remove(ctx, id); err != nil {
+	gone := w.Seen.Expect(id, events.ActionDestroy)
+	if err := w.Remove(ctx, id); err != nil {
 		return "", err
 	}
 	select {
@@ -104,15 +106,15 @@ func (w *world) live(ctx context.Context, name string) (string, error) {
 }
 
 // measureExecs runs processes in containers, beside a HEALTHCHECK.
-func (w *world) measureExecs(ctx context.Context, t *table) error {
-	id, err := w.start(ctx, spec{name: "health", claims: "health", args: []string{"-healthy"}, health: &container.HealthConfig{
+func (w *world) measureExecs(ctx context.Context, t *rig.Table) error {
+	id, err := w.Start(ctx, rig.Spec{Name: "health", Claims: "health", Args: []string{"-healthy"}, Health: &container.HealthConfig{
 		Test: []string{"CMD", "/app", "health"}, Interval: healthInterval, Timeout: 10 * time.Second, Retries: 3,
 	}})
 	if err != nil {
 		return err
 	}
-	err = w.until(ctx, "the container with a HEALTHCHECK is healthy", func() error {
-		c, err := w.engine.ContainerInspect(ctx, id)
+	err = rig.Until(ctx, "the container with a HEALTHCHECK is healthy", func() error {
+		c, err := w.Engine.ContainerInspect(ctx, id)
 		if err == nil && c.State.Health.Status != container.Healthy {
 			err = errors.New(c.State.Health.Status)
 		}
@@ -125,10 +127,10 @@ func (w *world) measureExecs(ctx context.Context, t *table) error {
 		return err
 	}
 	checked := append(slices.Clone(w.ids), id)
-	inspects, changed := w.proxy.inspectsOf(checked...), w.seen.total()
-	before, _, _ := w.seen.counts()
+	inspects, changed := w.proxy.inspectsOf(checked...), w.Seen.Total()
+	before, _, _ := w.Seen.Counts()
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(atOnce)
+	g.SetLimit(rig.AtOnce)
 	for i := range execs {
 		g.Go(func() error { return w.exec(gctx, w.ids[i%len(w.ids)]) })
 	}
@@ -136,8 +138,8 @@ func (w *world) measureExecs(ctx context.Context, t *table) error {
 		return err
 	}
 	var seen int
-	err = w.until(ctx, "every exec has ended", func() (err error) {
-		if seen, _, err = w.seen.counts(); err == nil && seen-before < execs {
+	err = rig.Until(ctx, "every exec has ended", func() (err error) {
+		if seen, _, err = w.Seen.Counts(); err == nil && seen-before < execs {
 			err = fmt.Errorf("%d of %d", seen-before, execs)
 		}
 		return err
@@ -148,9 +150,9 @@ func (w *world) measureExecs(ctx context.Context, t *table) error {
 	if err := w.settle(ctx); err != nil {
 		return err
 	}
-	t.exactly(fmt.Sprintf("inspects during %d execs and health checks", execs), w.proxy.inspectsOf(checked...)-inspects, 0,
-		"%d exec_die events, %d events that change a state", seen-before, w.seen.total()-changed)
-	if err := w.remove(ctx, id); err != nil {
+	t.Exactly(fmt.Sprintf("inspects during %d execs and health checks", execs), w.proxy.inspectsOf(checked...)-inspects, 0,
+		"%d exec_die events, %d events that change a state", seen-before, w.Seen.Total()-changed)
+	if err := w.Remove(ctx, id); err != nil {
 		return err
 	}
 	return w.weigh(w.watched)
@@ -158,9 +160,9 @@ func (w *world) measureExecs(ctx context.Context, t *table) error {
 
 // exec runs a short process in a container.
 func (w *world) exec(ctx context.Context, id string) error {
-	made, err := w.engine.ContainerExecCreate(ctx, id, container.ExecOptions{Cmd: []string{"/app", "health", "-set=healthy"}})
+	made, err := w.Engine.ContainerExecCreate(ctx, id, container.ExecOptions{Cmd: []string{"/app", "health", "-set=healthy"}})
 	if err == nil {
-		err = w.engine.ContainerExecStart(ctx, made.ID, container.ExecStartOptions{Detach: true})
+		err = w.Engine.ContainerExecStart(ctx, made.ID, container.ExecStartOptions{Detach: true})
 	}
 	if err != nil {
 		return fmt.Errorf("run a process in a container: %w", err)
@@ -169,17 +171,17 @@ func (w *world) exec(ctx context.Context, id string) error {
 }
 
 // measureIdle waits one or two minutes, and counts.
-func (w *world) measureIdle(ctx context.Context, t *table) error {
-	fastProxy, err := newProxy(filepath.Join(w.dir, "f"), w.socket)
+func (w *world) measureIdle(ctx context.Context, t *rig.Table) error {
+	fastProxy, err := newProxy(filepath.Join(w.Dir, "f"), w.Socket)
 	if err != nil {
 		return err
 	}
 	defer fastProxy.close()
-	fast, err := w.startBerth(ctx, fastProxy.host, "loop.resync="+fastResync.String())
+	fast, err := w.StartBerth(ctx, rig.Options{Host: fastProxy.host, Set: []string{"loop.resync=" + fastResync.String()}})
 	if err != nil {
 		return err
 	}
-	defer fast.stop()
+	defer fast.Stop()
 	window := resync
 	if w.long {
 		window *= 2
@@ -195,7 +197,7 @@ func (w *world) measureIdle(ctx context.Context, t *table) error {
 		}
 		say("others made %d events meanwhile", got.foreign)
 		if try == tries {
-			t.note("Others on the same engine made %d events during the idle time, for which berth asks.", got.foreign)
+			t.Note("Others on the same engine made %d events during the idle time, for which berth asks.", got.foreign)
 			break
 		}
 	}
@@ -203,18 +205,18 @@ func (w *world) measureIdle(ctx context.Context, t *table) error {
 		n := int(window / every)
 		calls := got.calls[i]
 		what := fmt.Sprintf("idle, %d × %v: ", n, every)
-		t.exactly(what+"container lists", calls[kindList], n, "")
-		t.exactly(what+"network lists", calls[kindNetworks], n, "")
+		t.Exactly(what+"container lists", calls[kindList], n, "")
+		t.Exactly(what+"network lists", calls[kindNetworks], n, "")
 		delete(calls, kindList)
 		delete(calls, kindNetworks)
 		others := 0
 		for _, n := range calls {
 			others += n
 		}
-		t.exactly(what+"other calls", others, 0, "%s", describe(calls))
+		t.Exactly(what+"other calls", others, 0, "%s", describe(calls))
 	}
 	cpu := 100 * got.cpu.Seconds() / got.wall.Seconds()
-	t.most("idle CPU with "+fmt.Sprint(w.containers)+" containers", cpu, maxCPU, "% of a core", "%.1f ms in %.0f s", got.cpu.Seconds()*1000, got.wall.Seconds())
+	t.Most("idle CPU with "+fmt.Sprint(w.containers)+" containers", cpu, maxCPU, "% of a core", "%.1f ms in %.0f s", got.cpu.Seconds()*1000, got.wall.Seconds())
 	if err := w.weigh(w.watched); err != nil {
 		return err
 	}
@@ -233,7 +235,7 @@ type idle struct {
 func (w *world) idle(ctx context.Context, window time.Duration, proxies ...*proxy) (idle, error) {
 	// Lists come at their interval after the last one: from a moment that is not
 	// close to one, a window of n intervals has n of them.
-	err := w.until(ctx, "the last list is some time ago", func() error {
+	err := rig.Until(ctx, "the last list is some time ago", func() error {
 		for _, p := range proxies {
 			if since := time.Since(p.listed()); since < 2*time.Second {
 				return fmt.Errorf("%v", since)
@@ -248,8 +250,8 @@ func (w *world) idle(ctx context.Context, window time.Duration, proxies ...*prox
 	for i, p := range proxies {
 		before[i] = w.ownCalls(p)
 	}
-	_, foreign, _ := w.seen.counts()
-	cpu, err := w.watched.cpu()
+	_, foreign, _ := w.Seen.Counts()
+	cpu, err := w.watched.CPU()
 	if err != nil {
 		return idle{}, err
 	}
@@ -260,14 +262,14 @@ func (w *world) idle(ctx context.Context, window time.Duration, proxies ...*prox
 		return idle{}, ctx.Err()
 	}
 	got := idle{wall: time.Since(began)}
-	if got.cpu, err = w.watched.cpu(); err != nil {
+	if got.cpu, err = w.watched.CPU(); err != nil {
 		return idle{}, err
 	}
 	got.cpu -= cpu
 	for i, p := range proxies {
 		got.calls[i] = minus(w.ownCalls(p), before[i])
 	}
-	_, got.foreign, err = w.seen.counts()
+	_, got.foreign, err = w.Seen.Counts()
 	got.foreign -= foreign
 	return got, err
 }
@@ -276,7 +278,7 @@ func (w *world) idle(ctx context.Context, window time.Duration, proxies ...*prox
 // people's containers.
 func (w *world) ownCalls(p *proxy) map[string]int {
 	calls := p.counted()
-	calls[kindInspect] = p.inspectsOf(w.seen.ours()...)
+	calls[kindInspect] = p.inspectsOf(w.Seen.Ours()...)
 	return calls
 }
 
@@ -305,7 +307,7 @@ func (w *world) settle(ctx context.Context) error {
 	const quiet = 500 * time.Millisecond
 	var last string
 	since := time.Now()
-	return w.until(ctx, "berth is quiet and its counters are the proxy's", func() error {
+	return rig.Until(ctx, "berth is quiet and its counters are the proxy's", func() error {
 		own, counted, err := w.counters(ctx)
 		if err != nil {
 			return err
@@ -323,7 +325,7 @@ func (w *world) settle(ctx context.Context) error {
 
 // counters returns what berth and the proxy have counted, in the same words.
 func (w *world) counters(ctx context.Context) (own, counted string, err error) {
-	s, err := w.watched.asked(ctx)
+	s, err := w.watched.Asked(ctx)
 	if err != nil {
 		return "", "", err
 	}
@@ -335,7 +337,7 @@ func (w *world) counters(ctx context.Context) (own, counted string, err error) {
 
 // agree holds berth's own counters against the proxy's, over the whole life of
 // that berth.
-func (w *world) agree(ctx context.Context, t *table) error {
+func (w *world) agree(ctx context.Context, t *rig.Table) error {
 	err := w.settle(ctx)
 	if err != nil && !errors.Is(err, errDisagree) {
 		return err
@@ -344,39 +346,22 @@ func (w *world) agree(ctx context.Context, t *table) error {
 	if cerr != nil {
 		return cerr
 	}
-	t.yes("berth's own counters are the proxy's", err == nil, "berth: %s; proxy: %s", own, counted)
+	t.Yes("berth's own counters are the proxy's", err == nil, "berth: %s; proxy: %s", own, counted)
 	return nil
 }
 
 // weigh notes how much memory a berth has.
-func (w *world) weigh(b *berth) error {
-	n, err := b.rss()
+func (w *world) weigh(b *rig.Berth) error {
+	n, err := b.RSS()
 	w.rss = append(w.rss, n)
 	return err
 }
 
-func (w *world) measureMemory(t *table) {
+func (w *world) measureMemory(t *rig.Table) {
 	var all []string
 	for _, n := range w.rss {
 		all = append(all, fmt.Sprintf("%.1f", float64(n)/1e6))
 	}
-	t.most(fmt.Sprintf("resident memory with %d containers", w.containers), float64(slices.Max(w.rss))/1e6, maxRSS/1e6, "MB",
+	t.Most(fmt.Sprintf("resident memory with %d containers", w.containers), float64(slices.Max(w.rss))/1e6, maxRSS/1e6, "MB",
 		"after each part: %s", strings.Join(all, ", "))
-}
-
-// until calls ok until it returns nil.
-func (w *world) until(ctx context.Context, what string, ok func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		err := ok()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("not so: %s: %w", what, err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }

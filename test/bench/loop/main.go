@@ -46,13 +46,15 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/berthd/berth/test/bench/rig"
 )
 
 // limit bounds the whole run, and patience each wait in it: bounds for something
 // broken, never measures.
 const (
 	limit    = 10 * time.Minute
-	patience = 20 * time.Second
+	patience = rig.Patience
 )
 
 // settings are the flags.
@@ -70,7 +72,7 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 100, "measured starts, and kills")
 	flag.BoolVar(&s.check, "check", false, "exit with 1 when a number is missed")
 	flag.BoolVar(&s.json, "json", false, "print the table as JSON")
-	flag.BoolVar(&s.write, "write", false, "also keep the table in "+readme)
+	flag.BoolVar(&s.write, "write", false, "also keep the table in "+rig.README)
 	flag.BoolVar(&s.long, "long", false, "measure two idle minutes rather than one")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -83,26 +85,26 @@ func main() {
 
 // bench measures everything, cleans up and prints the table.
 func bench(ctx context.Context, s settings) error {
-	t := newTable(s)
+	t := rig.NewTable("loop")
 	if err := measure(ctx, s, t); err != nil {
 		return err
 	}
-	if err := t.print(os.Stdout, s.json); err != nil {
+	if err := t.Print(os.Stdout, s.json); err != nil {
 		return err
 	}
 	if s.write {
-		if err := t.keep(readme); err != nil {
+		if err := t.Keep(); err != nil {
 			return err
 		}
 	}
-	if missed := t.missed(); s.check && len(missed) > 0 {
+	if missed := t.Missed(); s.check && len(missed) > 0 {
 		return fmt.Errorf("%d numbers are missed: %q", len(missed), missed)
 	}
 	return nil
 }
 
 // measure fills the table.
-func measure(ctx context.Context, s settings, t *table) (err error) {
+func measure(ctx context.Context, s settings, t *rig.Table) (err error) {
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -115,13 +117,13 @@ func measure(ctx context.Context, s settings, t *table) (err error) {
 		}
 		err = errors.Join(err, cleared)
 	}()
-	if err := w.open(ctx); err != nil {
+	if err := w.Open(ctx); err != nil {
 		return err
 	}
-	t.machine = machine(w.version)
+	t.About = fmt.Sprintf("with %d running containers, half of them with a name. %s", s.containers, rig.Machine(w.Version))
 	for _, part := range []struct {
 		what string
-		run  func(context.Context, *table) error
+		run  func(context.Context, *rig.Table) error
 	}{
 		{fmt.Sprintf("start %d containers", s.containers), w.populate},
 		{"start berth five times", w.measureReady},

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"context"
@@ -23,21 +23,28 @@ var changes = []events.Action{
 	events.ActionConnect, events.ActionDisconnect, // of a network, with a container
 }
 
-// subscriber is an event stream that is not berth's.
-type subscriber struct {
+// Moment is when an event happened, and when it was seen.
+type Moment struct {
+	Happened time.Time // as the engine says, by this machine's clock
+	Seen     time.Time
+}
+
+// Subscriber is an event stream that is not berth's. Its methods are safe for
+// concurrent use.
+type Subscriber struct {
 	run string
 
 	mu      sync.Mutex
-	awaited map[string]chan time.Time // container ID and action
-	changed map[string]int            // events that change the state of one of our containers, by its ID
-	execs   int                       // processes that have ended in our containers
-	foreign int                       // events of others that may make berth ask, now or before
-	err     error                     // why the stream ended
+	awaited map[string]chan Moment // container ID and action
+	changed map[string]int         // events that change the state of one of our containers, by its ID
+	execs   int                    // processes that have ended in our containers
+	foreign int                    // events of others that may make berth ask, now or before
+	err     error                  // why the stream ended
 }
 
 // subscribe opens the stream. Unlike berth's it has all actions.
-func subscribe(ctx context.Context, engine *client.Client, run string) *subscriber {
-	s := &subscriber{run: run, awaited: make(map[string]chan time.Time), changed: make(map[string]int)}
+func subscribe(ctx context.Context, engine *client.Client, run string) *Subscriber {
+	s := &Subscriber{run: run, awaited: make(map[string]chan Moment), changed: make(map[string]int)}
 	// The call returns when the engine has answered, so nothing is missed.
 	msgs, errs := engine.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
 		filters.Arg("type", string(events.ContainerEventType)), filters.Arg("type", string(events.NetworkEventType)),
@@ -59,7 +66,7 @@ func subscribe(ctx context.Context, engine *client.Client, run string) *subscrib
 }
 
 // note counts an event.
-func (s *subscriber) note(m events.Message, at time.Time) {
+func (s *Subscriber) note(m events.Message, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := m.Actor.ID
@@ -81,45 +88,44 @@ func (s *subscriber) note(m events.Message, at time.Time) {
 	}
 	key := id + " " + string(m.Action)
 	if ch := s.awaited[key]; ch != nil {
-		ch <- at
+		ch <- Moment{Happened: time.Unix(0, m.TimeNano), Seen: at}
 		delete(s.awaited, key)
 	}
 }
 
-// expect returns a channel that gets the time at which the next such event is
-// seen.
-func (s *subscriber) expect(id string, action events.Action) <-chan time.Time {
+// Expect returns a channel that gets the moment of the next such event.
+func (s *Subscriber) Expect(id string, action events.Action) <-chan Moment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ch := make(chan time.Time, 1)
+	ch := make(chan Moment, 1)
 	s.awaited[id+" "+string(action)] = ch
 	return ch
 }
 
-// counts returns how many execs have ended and how many events of others there
+// Counts returns how many execs have ended and how many events of others there
 // were, and an error if the stream has ended and the counts are thus worthless.
-func (s *subscriber) counts() (execs, foreign int, err error) {
+func (s *Subscriber) Counts() (execs, foreign int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.execs, s.foreign, s.err
 }
 
-// changesOf returns how many events have changed a container's state.
-func (s *subscriber) changesOf(id string) int {
+// ChangesOf returns how many events have changed a container's state.
+func (s *Subscriber) ChangesOf(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.changed[id]
 }
 
-// ours returns the IDs of all containers that we have made.
-func (s *subscriber) ours() []string {
+// Ours returns the IDs of all containers that we have made.
+func (s *Subscriber) Ours() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Keys(s.changed))
 }
 
-// total returns how many events have changed the state of any of our containers.
-func (s *subscriber) total() int {
+// Total returns how many events have changed the state of any of our containers.
+func (s *Subscriber) Total() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0

@@ -1,10 +1,11 @@
-package main
+package rig
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -14,13 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readme is where -write keeps the table, seen from the module's root, and the
-// marks between which.
-const (
-	readme    = "test/bench/README.md"
-	beginMark = "<!-- loop -->"
-	endMark   = "<!-- /loop -->"
-)
+// README is where Table.Keep keeps a table, seen from the module's root.
+const README = "test/bench/README.md"
 
 // row is one line of the table.
 type row struct {
@@ -34,46 +30,50 @@ type row struct {
 	shown string // the value, for people
 }
 
-// table is what was measured.
-type table struct {
-	began    time.Time
-	settings settings
-	machine  string
-	load     string // of the machine, before
-	rows     []row
-	notes    []string
+// Table is what was measured.
+type Table struct {
+	// About is what was measured on, in a sentence or two, for below the table.
+	About string
+
+	name  string
+	began time.Time
+	load  string // of the machine, before
+	rows  []row
+	notes []string
 }
 
-func newTable(s settings) *table {
-	return &table{began: time.Now(), settings: s, load: loadAverage()}
+// NewTable returns an empty table. Its name is that of the marks between which
+// the README has it.
+func NewTable(name string) *Table {
+	return &Table{name: name, began: time.Now(), load: loadAverage()}
 }
 
-// duration adds a time that may be at most so long.
-func (t *table) duration(measure string, got, want time.Duration, note string, args ...any) {
+// Duration adds a time that may be at most so long.
+func (t *Table) Duration(measure string, got, want time.Duration, note string, args ...any) {
 	t.rows = append(t.rows, row{
 		Measure: measure, Value: float64(got.Microseconds()) / 1000, Unit: "ms", Target: "≤ " + want.String(),
-		OK: got <= want, Note: fmt.Sprintf(note, args...), shown: ms(got),
+		OK: got <= want, Note: fmt.Sprintf(note, args...), shown: MS(got),
 	})
 }
 
-// most adds a figure that may be at most so high.
-func (t *table) most(measure string, got, want float64, unit, note string, args ...any) {
+// Most adds a figure that may be at most so high.
+func (t *Table) Most(measure string, got, want float64, unit, note string, args ...any) {
 	t.rows = append(t.rows, row{
 		Measure: measure, Value: got, Unit: unit, Target: strings.TrimSpace(fmt.Sprintf("≤ %v %s", want, unit)),
 		OK: got <= want, Note: fmt.Sprintf(note, args...), shown: strings.TrimSpace(fmt.Sprintf("%.3g %s", got, unit)),
 	})
 }
 
-// exactly adds a count.
-func (t *table) exactly(measure string, got, want int, note string, args ...any) {
+// Exactly adds a count.
+func (t *Table) Exactly(measure string, got, want int, note string, args ...any) {
 	t.rows = append(t.rows, row{
 		Measure: measure, Value: float64(got), Target: fmt.Sprint(want),
 		OK: got == want, Note: fmt.Sprintf(note, args...), shown: fmt.Sprint(got),
 	})
 }
 
-// yes adds what must be so; its value is 1 or 0.
-func (t *table) yes(measure string, ok bool, note string, args ...any) {
+// Yes adds what must be so; its value is 1 or 0.
+func (t *Table) Yes(measure string, ok bool, note string, args ...any) {
 	r := row{Measure: measure, Target: "yes", OK: ok, Note: fmt.Sprintf(note, args...), shown: "no"}
 	if ok {
 		r.Value, r.shown = 1, "yes"
@@ -81,13 +81,13 @@ func (t *table) yes(measure string, ok bool, note string, args ...any) {
 	t.rows = append(t.rows, r)
 }
 
-// note adds a sentence below the table.
-func (t *table) note(format string, args ...any) {
+// Note adds a sentence below the table.
+func (t *Table) Note(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
 }
 
-// missed returns the measures whose targets are missed.
-func (t *table) missed() []string {
+// Missed returns the measures whose targets are missed.
+func (t *Table) Missed() []string {
 	var out []string
 	for _, r := range t.rows {
 		if !r.OK {
@@ -98,15 +98,15 @@ func (t *table) missed() []string {
 }
 
 // remarks returns the sentences below the table.
-func (t *table) remarks() []string {
-	s := t.settings
+func (t *Table) remarks() []string {
 	return append([]string{
-		fmt.Sprintf("%s, in %.0f s, with %d running containers, half of them with a name. %s Load average before: %s.",
-			t.began.UTC().Format("2006-01-02 15:04 UTC"), time.Since(t.began).Seconds(), s.containers, t.machine, t.load),
+		fmt.Sprintf("%s, in %.0f s, %s Load average before: %s.",
+			t.began.UTC().Format("2006-01-02 15:04 UTC"), time.Since(t.began).Seconds(), t.About, t.load),
 	}, t.notes...)
 }
 
-func (t *table) print(out io.Writer, asJSON bool) error {
+// Print writes the table for people, or as JSON.
+func (t *Table) Print(out io.Writer, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(out)
 		e.SetEscapeHTML(false)
@@ -115,7 +115,7 @@ func (t *table) print(out io.Writer, asJSON bool) error {
 			OK      bool     `json:"ok"`
 			Rows    []row    `json:"rows"`
 			Remarks []string `json:"remarks"`
-		}{len(t.missed()) == 0, t.rows, t.remarks()})
+		}{len(t.Missed()) == 0, t.rows, t.remarks()})
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "measure\tvalue\ttarget\tok\t")
@@ -130,7 +130,7 @@ func (t *table) print(out io.Writer, asJSON bool) error {
 }
 
 // markdown returns the table as it stands in the README.
-func (t *table) markdown() string {
+func (t *Table) markdown() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, "| measure | value | target | ok | |\n|---|--:|--:|---|---|")
 	for _, r := range t.rows {
@@ -140,13 +140,14 @@ func (t *table) markdown() string {
 	return b.String()
 }
 
-// keep replaces the table in a file.
-func (t *table) keep(path string) error {
+// Keep replaces the table of this name in the README.
+func (t *Table) Keep() error {
+	const path = README
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("keep the table: %w", err)
 	}
-	text, err := replace(string(old), t.markdown())
+	text, err := replace(string(old), t.name, t.markdown())
 	if err != nil {
 		return fmt.Errorf("keep the table in %s: %w", path, err)
 	}
@@ -156,8 +157,9 @@ func (t *table) keep(path string) error {
 	return nil
 }
 
-// replace puts a table between the marks of a text.
-func replace(text, table string) (string, error) {
+// replace puts a table between the marks of its name in a text.
+func replace(text, name, table string) (string, error) {
+	beginMark, endMark := "<!-- "+name+" -->", "<!-- /"+name+" -->"
 	head, rest, found := strings.Cut(text, beginMark)
 	_, tail, closed := strings.Cut(rest, endMark)
 	if !found || !closed {
@@ -173,13 +175,24 @@ func mark(ok bool) string {
 	return "NO"
 }
 
-func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000) }
+// MS prints a time in milliseconds.
+func MS(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000) }
 
-// machine says what the figures were measured on.
-func machine(engine string) string {
+// Machine says what figures were measured on; engine is the Docker engine's version.
+func Machine(engine string) string {
 	var u unix.Utsname
 	_ = unix.Uname(&u)
 	return fmt.Sprintf("%d cores, Linux %s, %s, Docker %s.", runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), runtime.Version(), engine)
+}
+
+// Percentile returns the value that q percent of the sorted values do not exceed,
+// by the nearest rank.
+func Percentile(sorted []time.Duration, q float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	rank := int(math.Ceil(q / 100 * float64(len(sorted))))
+	return sorted[max(0, rank-1)]
 }
 
 // loadAverage returns the three of /proc/loadavg.

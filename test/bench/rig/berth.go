@@ -1,6 +1,7 @@
-package main
+package rig
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,34 +20,43 @@ import (
 	"github.com/berthd/berth/agent/admin"
 )
 
-// berth is a berth that runs as systemd would run it.
-type berth struct {
+// Berth is a berth that runs as systemd would run it.
+type Berth struct {
 	*admin.Client
-	dir   string
-	dns   *net.UDPConn // connected to its DNS server
+	Ready time.Duration // from before its start to READY=1
+	DNS   *net.UDPConn  // connected to its DNS server; nil if that is off
+
 	cmd   *exec.Cmd
 	ended chan struct{}
-	ready time.Duration // from before its start to READY=1
 }
 
-// startBerth starts a berth that follows the engine at host, with its defaults
-// besides what must be its own, and waits until it is ready.
-func (w *world) startBerth(ctx context.Context, host string, set ...string) (b *berth, err error) {
-	b = &berth{}
+// Options are what a Berth has other than its defaults.
+type Options struct {
+	Host string   // of the engine; empty is the World's
+	Dir  string   // of the state, which outlives the berth; empty is a new one
+	Env  []string // besides the environment
+	Set  []string // settings, as section.key=value
+}
+
+// StartBerth starts a berth with its defaults, besides what must be its own, and
+// waits until it is ready. Stop it.
+func (w *World) StartBerth(ctx context.Context, o Options) (b *Berth, err error) {
+	b = &Berth{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, b.stop())
+			err = errors.Join(err, b.Stop())
 		}
 	}()
-	if b.dir, err = os.MkdirTemp(w.dir, "b"); err != nil {
+	dir, err := os.MkdirTemp(w.Dir, "b")
+	if err != nil {
 		return nil, err
 	}
 	// An empty file, so that one in /etc plays no part here.
-	config := filepath.Join(b.dir, "berth.yaml")
+	config := filepath.Join(dir, "berth.yaml")
 	if err := os.WriteFile(config, nil, 0o600); err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(b.dir, "s")
+	socket := filepath.Join(dir, "s")
 	b.Client = admin.NewClient(socket)
 	at, err := freePort()
 	if err != nil {
@@ -54,24 +64,24 @@ func (w *world) startBerth(ctx context.Context, host string, set ...string) (b *
 	}
 	args := []string{"run", "--config", config}
 	for _, kv := range append([]string{
-		"state_dir=" + filepath.Join(b.dir, "state"), "admin.socket=" + socket,
-		"engine.host=" + host, "dns.port=" + strconv.Itoa(at.Port), "openmetrics.listen=127.0.0.1:0",
-	}, set...) {
+		"state_dir=" + cmp.Or(o.Dir, filepath.Join(dir, "state")), "admin.socket=" + socket,
+		"engine.host=" + cmp.Or(o.Host, "unix://"+w.Socket), "dns.port=" + strconv.Itoa(at.Port), "openmetrics.listen=127.0.0.1:0",
+	}, o.Set...) {
 		args = append(args, "--set", kv)
 	}
-	log, err := os.Create(filepath.Join(b.dir, "log"))
+	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	path := filepath.Join(b.dir, "n")
+	path := filepath.Join(dir, "n")
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
 	if err != nil {
 		return nil, err
 	}
 	defer notify.Close()
-	b.cmd = exec.Command(w.berth, args...)
-	b.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
+	b.cmd = exec.Command(w.Binary, args...)
+	b.cmd.Env = append(append(os.Environ(), o.Env...), "NOTIFY_SOCKET="+path)
 	b.cmd.Stdout, b.cmd.Stderr = log, log
 	// Ctrl-C is for the bench, which ends berth in its own time.
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -85,21 +95,21 @@ func (w *world) startBerth(ctx context.Context, host string, set ...string) (b *
 		said, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("start berth: %w\nits log:\n%s", err, said)
 	}
-	b.ready = time.Since(began)
-	st, err := b.status(ctx)
+	b.Ready = time.Since(began)
+	st, err := b.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if !st.Ready {
 		return nil, fmt.Errorf("berth said READY and is not: %s", st.NotReady)
 	}
-	b.dns, err = net.DialUDP("udp", nil, at)
+	b.DNS, err = net.DialUDP("udp", nil, at)
 	return b, err
 }
 
 // awaitReady reads the notifications that berth sends until one is READY.
 func awaitReady(notify *net.UnixConn) error {
-	if err := notify.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := notify.SetReadDeadline(time.Now().Add(Patience)); err != nil {
 		return err
 	}
 	buf := make([]byte, 4096)
@@ -126,13 +136,13 @@ func freePort() (*net.UDPAddr, error) {
 	return c.LocalAddr().(*net.UDPAddr), nil
 }
 
-// stop ends the berth, if it runs. b may be nil.
-func (b *berth) stop() error {
+// Stop ends the berth, if it runs. b may be nil.
+func (b *Berth) Stop() error {
 	if b == nil || b.ended == nil {
 		return nil
 	}
-	if b.dns != nil {
-		b.dns.Close()
+	if b.DNS != nil {
+		b.DNS.Close()
 	}
 	_ = b.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -145,19 +155,20 @@ func (b *berth) stop() error {
 	}
 }
 
-func (b *berth) status(ctx context.Context) (st admin.Status, err error) {
+// Status returns the berth's account of itself.
+func (b *Berth) Status(ctx context.Context) (st admin.Status, err error) {
 	err = b.Get(ctx, "/v1/status", nil, &st)
 	return st, err
 }
 
-// asked returns what berth says that it has asked of the engine.
-func (b *berth) asked(ctx context.Context) (agent.LoopStats, error) {
-	st, err := b.status(ctx)
+// Asked returns what berth says that it has asked of the engine.
+func (b *Berth) Asked(ctx context.Context) (agent.LoopStats, error) {
+	st, err := b.Status(ctx)
 	return st.Engine.Asked, err
 }
 
-// cpu returns the user and system time that the process has used.
-func (b *berth) cpu() (time.Duration, error) {
+// CPU returns the user and system time that the process has used.
+func (b *Berth) CPU() (time.Duration, error) {
 	// A process's CPU clock, as clock_getcpuclockid(3) makes it: its number
 	// inverted, three bits up, and 2 for the scheduler's clock.
 	const scheduler = 2
@@ -168,19 +179,25 @@ func (b *berth) cpu() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// rss returns the resident memory of the process in bytes.
-func (b *berth) rss() (uint64, error) {
+// RSS returns the resident memory of the process in bytes.
+func (b *Berth) RSS() (uint64, error) { return b.memory("VmRSS") }
+
+// Anonymous returns the part of the resident memory that is no file's, in bytes:
+// heap, stacks and what the runtime keeps.
+func (b *Berth) Anonymous() (uint64, error) { return b.memory("RssAnon") }
+
+func (b *Berth) memory(key string) (uint64, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.cmd.Process.Pid))
 	if err != nil {
 		return 0, fmt.Errorf("read berth's memory: %w", err)
 	}
-	return parseRSS(string(raw))
+	return parseMemory(string(raw), key)
 }
 
-// parseRSS finds VmRSS, which proc(5) gives in units of 1024 bytes.
-func parseRSS(status string) (uint64, error) {
+// parseMemory finds a figure that proc(5) gives in units of 1024 bytes.
+func parseMemory(status, key string) (uint64, error) {
 	for line := range strings.SplitSeq(status, "\n") {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, key+":"); ok {
 			kib, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
 			if err != nil {
 				return 0, fmt.Errorf("parse %q: %w", line, err)
@@ -188,5 +205,8 @@ func parseRSS(status string) (uint64, error) {
 			return kib * 1024, nil
 		}
 	}
-	return 0, errors.New("read berth's memory: there is no VmRSS")
+	return 0, fmt.Errorf("read berth's memory: there is no %s", key)
 }
+
+// Signal sends the process a signal.
+func (b *Berth) Signal(sig syscall.Signal) error { return b.cmd.Process.Signal(sig) }
