@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
-	"testing"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
