@@ -21,6 +21,7 @@ import (
 	"github.com/berthd/berth/sinks/dnsserver"
 	"github.com/berthd/berth/sinks/dogstatsd"
 	"github.com/berthd/berth/sinks/openmetrics"
+	"github.com/berthd/berth/sinks/rfc2136"
 	"github.com/berthd/berth/sinks/route53"
 )
 
@@ -53,6 +54,10 @@ type Config struct {
 	Discovery discovery.Config `yaml:"discovery"`
 	// DNS is the embedded DNS server, which serves these names.
 	DNS dnsserver.Config `yaml:"dns"`
+	// RFC2136 keeps these names in a zone of BIND, Knot or another server that
+	// takes dynamic updates, for a fleet. Turning it off takes this host's records
+	// out of the zone first.
+	RFC2136 rfc2136.Config `yaml:"rfc2136"`
 	// Route53 keeps these names in a hosted zone of Amazon Route 53, for a fleet.
 	// Turning it off, or another zone, takes this host's records out of the old
 	// one first.
@@ -112,6 +117,7 @@ func DefaultConfig() Config {
 		Admin:       admin.DefaultConfig(),
 		Discovery:   discovery.DefaultConfig(),
 		DNS:         dnsserver.DefaultConfig(),
+		RFC2136:     rfc2136.DefaultConfig(),
 		Route53:     route53.DefaultConfig(),
 		OpenMetrics: openmetrics.DefaultConfig(),
 		DogStatsD:   dogstatsd.DefaultConfig(),
@@ -135,7 +141,12 @@ func (c Config) Validate() error {
 // fleetZone returns the section that keeps the names in a zone of the whole
 // fleet; empty where they stay on this host.
 func (c Config) fleetZone() string {
-	if c.Route53.Enabled && c.Discovery.Enabled {
+	switch {
+	case !c.Discovery.Enabled:
+		return ""
+	case c.RFC2136.Enabled:
+		return "rfc2136"
+	case c.Route53.Enabled:
 		return "route53"
 	}
 	return ""

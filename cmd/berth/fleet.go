@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"github.com/berthd/berth/agent"
+	"github.com/berthd/berth/sinks/rfc2136"
 	"github.com/berthd/berth/sinks/route53"
 )
 
@@ -32,6 +34,7 @@ type fleetKind struct {
 
 func fleetKinds(cfg Config) []fleetKind {
 	return []fleetKind{
+		{rfc2136.Name, cfg.RFC2136.Enabled, cfg.RFC2136, func(env agent.Env) (fleetSink, error) { return rfc2136.New(cfg.RFC2136, env) }},
 		{route53.Name, cfg.Route53.Enabled, cfg.Route53, func(env agent.Env) (fleetSink, error) { return route53.New(cfg.Route53, env) }},
 	}
 }
@@ -70,12 +73,15 @@ type withdrawn struct{ section any }
 // withdrawal makes what takes back the records of a sink that is disabled. The
 // sink's state says which those are, so that this goes on after a restart.
 func (d *daemon) withdrawal(kind fleetKind) *component {
-	var done atomic.Bool
+	var done, stuck atomic.Bool
 	health := d.env.Health.Scope(kind.name)
 	c := &component{name: kind.name, section: withdrawn{kind.section}}
 	c.summary = func() string {
-		if done.Load() {
+		switch {
+		case done.Load():
 			return "disabled: this host has no records there"
+		case stuck.Load():
+			return "disabled: this host's records cannot be taken back"
 		}
 		return "disabled: this host's records are being taken back"
 	}
@@ -85,6 +91,7 @@ func (d *daemon) withdrawal(kind fleetKind) *component {
 			done.Store(true)
 			d.env.Log.Info("took back this host's records", "component", kind.name)
 		} else if ctx.Err() == nil {
+			stuck.Store(true)
 			health.Set(condLeft, err, fmt.Sprintf("complete the section %s again, without enabled: true, so that the records can be taken back; or remove %s to leave them where they are",
 				kind.name, journalOf(d.env, kind.name)))
 		}
@@ -104,7 +111,7 @@ func withdraw(ctx context.Context, kind fleetKind, env agent.Env) error {
 		return err
 	}
 	if err := sink.Remove(ctx); err != nil {
-		return err
+		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	if err := os.Remove(journalOf(env, kind.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget what was written: %w", err)
