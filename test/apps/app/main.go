@@ -5,6 +5,7 @@
 //	app time    [-listen :8080]
 //	app portal  [-listen :8080] [-domain berth.internal]
 //	app sleeper [-exit-after 1s] [-ignore-term] …
+//	app metrics [-client udp] [-count 1] …
 //	app health  [-file /health]
 //
 // One binary makes one small layer, which all containers of a test share.
@@ -18,6 +19,7 @@ import (
 	"syscall"
 
 	"github.com/berthd/berth/test/apps/calc"
+	"github.com/berthd/berth/test/apps/metrics"
 	"github.com/berthd/berth/test/apps/portal"
 	"github.com/berthd/berth/test/apps/sleeper"
 	clock "github.com/berthd/berth/test/apps/time"
@@ -35,7 +37,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: app calc|time|portal|sleeper|health [flags]")
+		return fmt.Errorf("usage: app calc|time|portal|metrics|sleeper|health [flags]")
 	}
 	switch name, rest := args[0], args[1:]; name {
 	case "calc":
@@ -44,6 +46,8 @@ func run(ctx context.Context, args []string) error {
 		return clock.Run(ctx, rest)
 	case "portal":
 		return portal.Run(ctx, rest)
+	case "metrics":
+		return metrics.Run(ctx, rest)
 	case "health":
 		return sleeper.Health(rest)
 	default:

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/berthd/berth/test/apps/metrics"
 	"github.com/berthd/berth/test/apps/serve"
 )
 
@@ -18,14 +19,15 @@ type Answer struct {
 	Instance string `json:"instance"` // the container that answered
 }
 
-// Run serves until ctx ends. Its flag is -listen.
+// Run serves until ctx ends. Its flags are -listen and -metrics.
 func Run(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("calc", flag.ContinueOnError)
 	listen := fs.String("listen", ":8080", "TCP address to serve on")
+	count := fs.String("metrics", "", metrics.Usage)
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	return serve.HTTP(ctx, *listen, Handler())
+	return serve.HTTP(ctx, *listen, metrics.Counting(Handler(), "calc.requests", *count))
 }
 
 // Handler returns the service's paths.

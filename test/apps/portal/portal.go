@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/berthd/berth/test/apps/calc"
+	"github.com/berthd/berth/test/apps/metrics"
 	"github.com/berthd/berth/test/apps/serve"
 	clock "github.com/berthd/berth/test/apps/time"
 )
@@ -58,12 +59,14 @@ type Portal struct {
 	Client   *http.Client
 }
 
-// Run serves until ctx ends. Its flags are -listen, -domain and -timeout.
+// Run serves until ctx ends. Its flags are -listen, -domain, -timeout
+// and -metrics.
 func Run(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("portal", flag.ContinueOnError)
 	listen := fs.String("listen", ":8080", "TCP address to serve on")
 	domain := fs.String("domain", "berth.internal", "domain of the services' SRV records")
 	timeout := fs.Duration("timeout", 2*time.Second, "time limit of a request to a service")
+	count := fs.String("metrics", "", metrics.Usage)
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -73,7 +76,7 @@ func Run(ctx context.Context, args []string) error {
 		// A connection that is kept would outlive the record that led to it.
 		Client: &http.Client{Timeout: *timeout, Transport: &http.Transport{DisableKeepAlives: true}},
 	}
-	return serve.HTTP(ctx, *listen, p.Handler())
+	return serve.HTTP(ctx, *listen, metrics.Counting(p.Handler(), "portal.requests", *count))
 }
 
 // Handler returns the service's paths.
