@@ -18,6 +18,7 @@ import (
 	"github.com/berthd/berth/agent/docker"
 	"github.com/berthd/berth/agent/node"
 	"github.com/berthd/berth/collectors/discovery"
+	"github.com/berthd/berth/sinks/cloudwatch"
 	"github.com/berthd/berth/sinks/dnsserver"
 	"github.com/berthd/berth/sinks/dogstatsd"
 	"github.com/berthd/berth/sinks/openmetrics"
@@ -66,6 +67,8 @@ type Config struct {
 	OpenMetrics openmetrics.Config `yaml:"openmetrics"`
 	// DogStatsD sends berth's own figures to a Datadog agent.
 	DogStatsD dogstatsd.Config `yaml:"dogstatsd"`
+	// CloudWatch sends a few of berth's own figures to Amazon CloudWatch.
+	CloudWatch cloudwatch.Config `yaml:"cloudwatch"`
 }
 
 // LogConfig is the section `log`.
@@ -121,6 +124,7 @@ func DefaultConfig() Config {
 		Route53:     route53.DefaultConfig(),
 		OpenMetrics: openmetrics.DefaultConfig(),
 		DogStatsD:   dogstatsd.DefaultConfig(),
+		CloudWatch:  cloudwatch.DefaultConfig(),
 	}
 }
 

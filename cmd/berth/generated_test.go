@@ -179,8 +179,9 @@ func metricsTable(t *testing.T) []byte {
 
 berth's own figures, at http://127.0.0.1:19469/metrics (section openmetrics of the
 configuration) and, with dogstatsd.enabled, sent to a Datadog agent with
-dogstatsd.prefix in place of berth_. The page also has process_* and go_*, which
-client_golang tells of the process.
+dogstatsd.prefix in place of berth_. With cloudwatch.enabled, those that
+cloudwatch.metrics names are sent to Amazon CloudWatch. The page also has
+process_* and go_*, which client_golang tells of the process.
 
 | Name | Kind | Labels | What it is |
 |---|---|---|---|
@@ -293,7 +294,7 @@ func TestMetricsAreWellNamed(t *testing.T) {
 		}
 	}
 	// That the daemon is there, and each of its components that has figures.
-	for _, prefix := range []string{"berth_build_info", "berth_condition", "berth_component_", "berth_engine_", "berth_discovery_", "berth_dnsserver_", "berth_openmetrics_", "berth_dogstatsd_"} {
+	for _, prefix := range []string{"berth_build_info", "berth_condition", "berth_component_", "berth_engine_", "berth_discovery_", "berth_dnsserver_", "berth_openmetrics_", "berth_dogstatsd_", "berth_cloudwatch_"} {
 		if !slices.ContainsFunc(families, func(f *dto.MetricFamily) bool { return strings.HasPrefix(f.GetName(), prefix) }) {
 			t.Errorf("got no metric that begins with %s", prefix)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/berthd/berth/agent"
 	"github.com/berthd/berth/agent/aws"
 	"github.com/berthd/berth/collectors/discovery"
+	"github.com/berthd/berth/sinks/cloudwatch"
 	"github.com/berthd/berth/sinks/dnsserver"
 	"github.com/berthd/berth/sinks/dogstatsd"
 	"github.com/berthd/berth/sinks/openmetrics"
@@ -64,13 +65,14 @@ func (d *daemon) build(cfg Config) ([]*component, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &component{name: sink.Name(), section: cfg.DogStatsD, part: sink, summary: sink.Summary}
-		c.run = d.metricSink(sink, cfg.DogStatsD.Interval.Std())
-		if d.dryRun {
-			c.part, c.summary = nil, nil
-			c.run = d.metricSink(dry, cfg.DogStatsD.Interval.Std())
+		out = append(out, d.metricComponent(sink, cfg.DogStatsD, cfg.DogStatsD.Interval.Std(), dry))
+	}
+	if cfg.CloudWatch.Enabled {
+		sink, err := cloudwatch.New(cfg.CloudWatch, d.env)
+		if err != nil {
+			return nil, err
 		}
-		out = append(out, c)
+		out = append(out, d.metricComponent(sink, cfg.CloudWatch, cfg.CloudWatch.Interval.Std(), dry))
 	}
 	return out, nil
 }
@@ -133,6 +135,21 @@ func (d *daemon) recordSink(sink agent.RecordSink, section any) *component {
 			return sink.Run(ctx, want)
 		},
 	}
+	if s, ok := sink.(interface{ Summary() string }); ok {
+		c.summary = s.Summary
+	}
+	return c
+}
+
+// metricComponent wires a sink to all figures; in a dry run, standard output
+// takes its place.
+func (d *daemon) metricComponent(sink agent.MetricSink, section any, interval time.Duration, dry agent.MetricSink) *component {
+	c := &component{name: sink.Name(), section: section}
+	if d.dryRun {
+		c.run = d.metricSink(dry, interval)
+		return c
+	}
+	c.part, c.run = sink, d.metricSink(sink, interval)
 	if s, ok := sink.(interface{ Summary() string }); ok {
 		c.summary = s.Summary
 	}

@@ -136,7 +136,7 @@ func (c *CloudWatch) handle(action string, req *http.Request, body []byte, readE
 		}
 	}
 	out, err := c.perform(action, body)
-	if err != nil {
+	if err != nil && err.status != http.StatusForbidden {
 		c.refused = append(c.refused, action+": "+err.Error())
 	}
 	switch {
