@@ -40,7 +40,9 @@ func fleetKinds(cfg Config) []fleetKind {
 }
 
 // journalOf returns the file in which a fleet sink remembers what it wrote.
-func journalOf(env agent.Env, name string) string { return filepath.Join(env.StateDir, name+".journal") }
+func journalOf(env agent.Env, name string) string {
+	return filepath.Join(env.StateDir, name+".journal")
+}
 
 // wrote reports whether a fleet sink may have left something in a zone.
 func wrote(env agent.Env, name string) bool {
