@@ -35,6 +35,7 @@ const (
 	refused     kind = "refused"
 	notAuth     kind = "notauth"
 	notZone     kind = "notzone"
+	denied      kind = "denied" // a claim, by a signed answer
 	otherCode   kind = "other"
 )
 
@@ -92,6 +93,9 @@ func (fs failures) Error() string {
 	}
 	return strings.Join(texts, "; ")
 }
+
+// denied reports whether the last server denied a claim.
+func (fs failures) denied() bool { return len(fs) > 0 && fs[len(fs)-1].kind == denied }
 
 // hint returns the hint of the first server that said something, or else of the
 // first.
@@ -192,6 +196,10 @@ func (c *client) judge(server string, answer *dns.Msg, verified error) (time.Dur
 		f.kind, f.err = refused, fmt.Errorf("REFUSED: key %s may not make this change", c.cfg.Key)
 	case dns.RcodeNotZone:
 		f.kind = notZone
+	case dns.RcodeNXRrset, dns.RcodeYXRrset:
+		if signed {
+			f.kind, f.err = denied, fmt.Errorf("%s: %w", code, errDenied)
+		}
 	case dns.RcodeNotAuth:
 		f.kind, f.err = c.notAuth(sig)
 	}

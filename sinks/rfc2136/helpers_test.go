@@ -66,6 +66,7 @@ type host struct {
 	records *agent.Records
 	sink    *Sink
 	prepare func(*Sink) // what each new sink gets
+	twinned bool        // another host has the same identity
 
 	cancel context.CancelFunc
 	ended  chan error
@@ -119,6 +120,12 @@ func (h *host) open() *Sink {
 	// Tests want to see at once what heals by itself elsewhere.
 	s.health.Declare(condUpdate, agent.SeverityError, 0)
 	s.health.Declare(condServer, agent.SeverityWarning, 0)
+	s.health.Declare(condIdentity, agent.SeverityWarning, 0)
+	h.t.Cleanup(func() {
+		if n := s.meters.snapshot()[string(denied)]; n > 0 && !h.twinned {
+			h.t.Errorf("%s is alone, but %d messages were denied", h.name, n)
+		}
+	})
 	h.prepare(s)
 	return s
 }

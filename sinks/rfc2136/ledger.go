@@ -47,6 +47,7 @@ func newLedger() *ledger { return &ledger{entries: make(map[key]entry)} }
 // target is what the zones are to hold.
 type target struct {
 	zone    string
+	own     string         // the name that is this host's alone; empty for none
 	records []agent.Record // sorted
 	partial bool           // remove nothing
 }

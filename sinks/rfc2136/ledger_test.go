@@ -8,8 +8,11 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"github.com/berthd/berth/agent"
 	"github.com/berthd/berth/agent/journal"
@@ -73,12 +76,33 @@ func (w *model) apply(m message) {
 	}
 }
 
+// holds reports whether a message's claims are true.
+func (w *model) holds(m message) bool {
+	for _, c := range m.claims {
+		n := 0
+		for k := range w.zone {
+			if k.zone != m.Zone || k.record.Name != c.name || k.record.Type != c.kind {
+				continue
+			}
+			if n++; !slices.Contains(c.records, k.record) {
+				return false
+			}
+		}
+		if n != len(c.records) {
+			return false
+		}
+	}
+	return true
+}
+
 // pass lets time pass, in which late messages arrive.
 func (w *model) pass(d time.Duration) {
 	w.now = w.now.Add(d)
 	slices.SortStableFunc(w.late, func(a, b lateMessage) int { return a.at.Compare(b.at) })
 	for len(w.late) > 0 && !w.late[0].at.After(w.now) {
-		w.apply(w.late[0].m)
+		if w.holds(w.late[0].m) {
+			w.apply(w.late[0].m)
+		}
 		w.late = w.late[1:]
 	}
 }
@@ -117,6 +141,14 @@ func (w *model) send(calm bool) (bool, error) {
 		return false, nil
 	}
 	m, _ = m.cut(300)
+	// There is one host of this name: whatever it claims is true.
+	m.claims = w.ledger.claims(m.Zone, w.want.own)
+	if !w.holds(m) {
+		return true, fmt.Errorf("claims %v of %v", m.claims, w.zone)
+	}
+	for _, c := range m.claims {
+		w.count[fmt.Sprintf("claim of %d", len(c.records))]++
+	}
 	if !w.append(savedEntry{Send: saveMessage(m)}) {
 		return true, nil
 	}
@@ -179,7 +211,7 @@ func TestLedger_AnyHistory(t *testing.T) {
 			count[k] += n
 		}
 	}
-	for _, what := range []string{"crash", "copy", "refused", "answer lost", "late", "disk full", "partial"} {
+	for _, what := range []string{"crash", "copy", "refused", "answer lost", "late", "disk full", "partial", "claim of 0", "claim of 1"} {
 		if count[what] == 0 {
 			t.Errorf("never happened: %s", what)
 		}
@@ -248,12 +280,52 @@ func (w *model) choose() {
 			records = append(records, r)
 		}
 	}
-	w.want = target{zone, records, w.rng.IntN(4) == 0}
+	if w.rng.IntN(3) > 0 {
+		r := address("host1", fmt.Sprintf("192.0.2.%d", 1+w.rng.IntN(2)))
+		r.TTL = ttl
+		records = append(records, r)
+	}
+	slices.SortFunc(records, agent.Record.Compare)
+	w.want = target{zone: zone, own: "host1." + zone, records: records, partial: w.rng.IntN(4) == 0}
 	if w.want.partial {
 		w.count["partial"]++
 	}
 	if w.rng.IntN(8) == 0 {
 		w.want.zone = "other.example."
+	}
+}
+
+// Only single records of the kinds that berth knows are ever named in an update:
+// never the SOA, a whole RRset or a whole name (RFC 2136 §2.5).
+func TestMessage_NamesSingleRecordsOnly(t *testing.T) {
+	m := message{
+		Zone:   zone,
+		Delete: []agent.Record{address("host1", "192.0.2.1"), srv("host1", 1)},
+		Add:    []agent.Record{address("host1", "192.0.2.2"), srv("host1", 2)},
+		claims: []claim{
+			{"host1." + zone, agent.TypeA, []agent.Record{address("host1", "192.0.2.1")}},
+			{"host1." + zone, agent.TypeAAAA, nil},
+		},
+	}
+	wire, err := m.update().Pack()
+	must(t, err)
+	u := new(dns.Msg)
+	must(t, u.Unpack(wire))
+	var got []string
+	for _, rr := range slices.Concat(u.Answer, u.Ns) {
+		h := rr.Header()
+		got = append(got, fmt.Sprintf("%s %d %s %s %d", h.Name, h.Ttl, dns.ClassToString[h.Class], dns.TypeToString[h.Rrtype], h.Rdlength))
+	}
+	want := []string{
+		"host1." + zone + " 0 IN A 4", // the claims: as they are, and none
+		"host1." + zone + " 0 NONE AAAA 0",
+		"host1." + zone + " 0 NONE A 4",
+		"_calc._tcp." + zone + " 0 NONE SRV 30",
+		"host1." + zone + " 10 IN A 4",
+		"_calc._tcp." + zone + " 10 IN SRV 30",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
 	}
 }
 

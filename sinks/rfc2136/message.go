@@ -19,6 +19,7 @@ type message struct {
 	Zone   string
 	Delete []agent.Record // sorted; first, so that dead endpoints leave before others come
 	Add    []agent.Record // sorted
+	claims []claim        // without them being true, nothing happens
 }
 
 func (m message) empty() bool { return len(m.Delete) == 0 && len(m.Add) == 0 }
@@ -56,6 +57,9 @@ func wireSize(r agent.Record) int {
 // update returns m as a DNS message without signature.
 func (m message) update() *dns.Msg {
 	u := new(dns.Msg).SetUpdate(m.Zone)
+	for _, c := range m.claims {
+		u.Answer = append(u.Answer, c.prerequisites()...)
+	}
 	for _, r := range m.Delete {
 		rr := resource(r)
 		rr.Header().Class, rr.Header().Ttl = dns.ClassNONE, 0 // RFC 2136 §2.5.4

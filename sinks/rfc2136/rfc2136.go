@@ -23,6 +23,16 @@
 // hosts that disagree, the one which wrote last decides. Give all hosts of a fleet
 // the same discovery.ttl.
 //
+// # Who else writes
+//
+// The addresses at the host's own name (<node>.<domain>) are nobody else's, and
+// messages claim, by a prerequisite, that they are as this host has written them.
+// A server that denies it has found a second agent with the same identity, or
+// somebody who edits the zone: the condition "identity" says so, what this host
+// wants is written all the same, and the claim is made again each minute until it
+// is true. Nothing of the other writer's is removed. Two agents notice each other
+// when either has something to change, and not while a message is in doubt.
+//
 // # What is not lost
 //
 // Each message is in the journal, on disk, before it is sent, and what became of
@@ -73,6 +83,8 @@ const (
 	condClock   = "clock"
 	condJournal = "journal"
 	condZone    = "zone"
+
+	condIdentity = "identity"
 )
 
 const (
@@ -116,12 +128,18 @@ type Sink struct {
 	more    bool                 // that change goes on
 	trouble error                // why the last message was not applied
 
+	denied    time.Time // until then, no claim is made
+	disputed  bool      // the last claim was denied
+	restating bool      // and what this host wants has not been said since
+
 	// What tests change.
 	pace  time.Duration // coalesce
 	doubt time.Duration // doubtful
 	limit int           // maxMessage
 	now   func() time.Time
-	step  func(name string) // called between the steps of a message
+
+	recheck time.Duration
+	step    func(name string) // called between the steps of a message
 }
 
 type retry struct {
@@ -159,6 +177,7 @@ func New(cfg Config, env agent.Env) (*Sink, error) {
 		pace:    coalesce,
 		doubt:   doubtful,
 		limit:   maxMessage,
+		recheck: recheck,
 		now:     time.Now,
 		step:    func(string) {},
 	}
@@ -166,6 +185,9 @@ func New(cfg Config, env agent.Env) (*Sink, error) {
 	s.health.Declare(condUpdate, agent.SeverityError, 5*time.Second)
 	s.health.Declare(condServer, agent.SeverityWarning, 5*time.Second)
 	s.health.Declare(condClock, agent.SeverityWarning, 0)
+	// What the second look finds in order wakes nobody up: an address that was
+	// there before, or a server that lags behind another one.
+	s.health.Declare(condIdentity, agent.SeverityWarning, recheck*3/2)
 	return s, nil
 }
 
@@ -190,7 +212,10 @@ func (s *Sink) Run(ctx context.Context, want agent.Desired) error {
 		if seq == 0 || !set.Node.Settled {
 			return target{}, 0, false
 		}
-		t := target{dns.CanonicalName(s.cfg.zone(set.Zone)), set.Records, set.Partial}
+		t := target{
+			zone: s.cfg.zone(set.Zone), own: dns.CanonicalName(set.Node.Label() + "." + set.Zone),
+			records: set.Records, partial: set.Partial,
+		}
 		err := outside(t)
 		s.health.Set(condZone, err, "set rfc2136.zone to a zone that discovery.domain lies in")
 		return t, seq, err == nil
@@ -210,7 +235,8 @@ func outside(t target) error {
 
 // Remove deletes all of this host's records, in whichever zone they are, and
 // returns nil when a server has said that they are gone. It tries until ctx ends,
-// and then returns why not.
+// and then returns why not. An addition that nobody has answered and that still
+// hangs in the network may come after it, for as long as its signature is valid.
 func (s *Sink) Remove(ctx context.Context) error {
 	if s.missing != nil {
 		return fmt.Errorf("remove records: %w", s.missing)
@@ -271,7 +297,7 @@ func (s *Sink) turn(ctx context.Context, want func() (target, uint64, bool), rea
 	if m.empty() {
 		if at.IsZero() {
 			s.reached(seq, reached)
-			return s.ledger.nextDoubt(now)
+			return earliest(s.ledger.nextDoubt(now), s.lookAgain(ctx, t, now))
 		}
 		return at
 	}
@@ -282,6 +308,9 @@ func (s *Sink) turn(ctx context.Context, want func() (target, uint64, bool), rea
 		s.last = now
 	}
 	m, s.more = m.cut(s.limit)
+	if m.Zone == t.zone && s.mayClaim(now) {
+		m.claims = s.ledger.claims(t.zone, t.own)
+	}
 	if !s.send(ctx, m, now) {
 		s.more = false
 	} else if m, at := s.next(t, s.now()); m.empty() && at.IsZero() {
@@ -346,9 +375,17 @@ func (s *Sink) send(ctx context.Context, m message, now time.Time) bool {
 		s.ledger.doubtful(s.now().Add(s.doubt))
 	}
 	s.meters.records.Store(int64(s.ledger.count()))
-	if ok {
+	switch {
+	case ok:
 		delete(s.retries, m.Zone)
+		s.restating = s.restating && s.more
+		if len(m.claims) > 0 {
+			s.agreed()
+		}
 		return true
+	case failures.denied():
+		s.deny(m, failures)
+		return false // and again at once
 	}
 	if ctx.Err() == nil {
 		s.postpone(m.Zone)
@@ -377,6 +414,9 @@ func (s *Sink) deliver(ctx context.Context, m message) (ok, harmless bool, faile
 			return false, harmless, failed // not the server's fault
 		}
 		s.meters.count(string(f.kind))
+		if f.kind == denied {
+			return false, harmless, failed // by the zone, whichever server is asked
+		}
 		s.failed[server] = s.now()
 	}
 	return false, harmless, failed

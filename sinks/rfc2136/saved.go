@@ -80,7 +80,7 @@ func saveMessage(m message) *savedMessage {
 }
 
 func (s *savedMessage) restore() message {
-	return message{s.Zone, restore(s.Delete), restore(s.Add)}
+	return message{Zone: s.Zone, Delete: restore(s.Delete), Add: restore(s.Add)}
 }
 
 // encode marshals what cannot fail to be marshalled: strings, numbers, addresses.

@@ -85,7 +85,8 @@ func (s *Sink) reportJournal(err error) {
 	if errors.Is(err, journal.ErrLocked) {
 		hint = "another berth runs on this host, or is removing its records: stop one of them"
 	}
-	s.health.Set(condJournal, fmt.Errorf("no update is sent without its intent: %w", err), hint)
+	s.trouble = fmt.Errorf("no update is sent without its intent: %w", err)
+	s.health.Set(condJournal, s.trouble, hint)
 }
 
 // close lets go of the journal.

@@ -299,6 +299,11 @@ func TestJournal_InUseIsACondition(t *testing.T) {
 	second.start()
 	second.want(srv("host1", 2))
 	second.condition(condJournal, "in use", "another berth")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := second.open().Remove(ctx); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("Remove beside a running agent: got %v, want why not", err)
+	}
 	h.stop()
 	second.await(1)
 	holds(t, s, srv("host1", 2))
