@@ -10,6 +10,7 @@ LDFLAGS := -s -w -X main.release=$(VERSION)
 BIN := .cache/bin
 GOFUMPT := $(BIN)/gofumpt
 STATICCHECK := $(BIN)/staticcheck
+HCLFMT := $(BIN)/hclfmt
 
 # What needs a real engine runs by itself, one package at a time; the rest runs
 # once, with the race detector.
@@ -64,7 +65,7 @@ sim: ## run the simulation of the loop: SEED= to replay, STEPS=
 		$(GOTEST) -json .cache/test/sim.json -- -v -count 1 -run '^TestSimulation$$' ./agent
 
 .PHONY: lint
-lint: $(GOFUMPT) $(STATICCHECK) ## gofumpt, go vet, staticcheck, shellcheck
+lint: $(GOFUMPT) $(STATICCHECK) $(HCLFMT) ## gofumpt, go vet, staticcheck, shellcheck, hclfmt
 	@unformatted=$$($(GOFUMPT) -l $$(git ls-files --cached --others --exclude-standard -- '*.go' | grep -v /testdata/)); \
 	if [ -n "$$unformatted" ]; then \
 		echo "not as gofumpt would have it (run $(GOFUMPT) -w on them):"; echo "$$unformatted"; exit 1; \
@@ -74,6 +75,8 @@ lint: $(GOFUMPT) $(STATICCHECK) ## gofumpt, go vet, staticcheck, shellcheck
 	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: run make setup"; exit 1; }
 	@scripts=$$(git ls-files --cached --others --exclude-standard | grep -v /testdata/ | xargs grep -lE '^#!(/usr)?/bin/(env )?(ba)?sh' -- || true); \
 	shellcheck $$scripts
+	@$(HCLFMT) -check -require-no-change packaging/examples/*.tf >/dev/null || \
+		{ echo "not as hclfmt would have it (run $(HCLFMT) -w packaging/examples/*.tf)"; exit 1; }
 
 .PHONY: generate
 generate: ## write what is generated from the code
@@ -131,3 +134,6 @@ $(GOFUMPT): test/tools/gofumpt/go.mod test/tools/gofumpt/go.sum
 $(STATICCHECK): test/tools/staticcheck/go.mod test/tools/staticcheck/go.sum
 	@mkdir -p $(BIN)
 	go build -C test/tools/staticcheck -o $(CURDIR)/$@ honnef.co/go/tools/cmd/staticcheck
+$(HCLFMT): test/tools/hclfmt/go.mod test/tools/hclfmt/go.sum
+	@mkdir -p $(BIN)
+	go build -C test/tools/hclfmt -o $(CURDIR)/$@ github.com/hashicorp/hcl/v2/cmd/hclfmt

@@ -69,6 +69,9 @@ type Config struct {
 	DogStatsD dogstatsd.Config `yaml:"dogstatsd"`
 	// CloudWatch sends a few of berth's own figures to Amazon CloudWatch.
 	CloudWatch cloudwatch.Config `yaml:"cloudwatch"`
+	// ClusterScale is what the command berth cluster-scale publishes about an ECS
+	// cluster. The daemon does nothing with it.
+	ClusterScale cloudwatch.ScaleConfig `yaml:"cluster_scale"`
 }
 
 // LogConfig is the section `log`.
@@ -116,15 +119,16 @@ func DefaultConfig() Config {
 			StopHold:      config.Duration(loop.StopHold),
 			DeadRetention: config.Duration(loop.DeadRetention),
 		},
-		Node:        node.DefaultConfig(),
-		Admin:       admin.DefaultConfig(),
-		Discovery:   discovery.DefaultConfig(),
-		DNS:         dnsserver.DefaultConfig(),
-		RFC2136:     rfc2136.DefaultConfig(),
-		Route53:     route53.DefaultConfig(),
-		OpenMetrics: openmetrics.DefaultConfig(),
-		DogStatsD:   dogstatsd.DefaultConfig(),
-		CloudWatch:  cloudwatch.DefaultConfig(),
+		Node:         node.DefaultConfig(),
+		Admin:        admin.DefaultConfig(),
+		Discovery:    discovery.DefaultConfig(),
+		DNS:          dnsserver.DefaultConfig(),
+		RFC2136:      rfc2136.DefaultConfig(),
+		Route53:      route53.DefaultConfig(),
+		OpenMetrics:  openmetrics.DefaultConfig(),
+		DogStatsD:    dogstatsd.DefaultConfig(),
+		CloudWatch:   cloudwatch.DefaultConfig(),
+		ClusterScale: cloudwatch.DefaultScaleConfig(),
 	}
 }
 
@@ -175,7 +179,8 @@ func (c LoopConfig) loop() agent.LoopConfig {
 type configFiles struct {
 	file string
 	dir  string
-	set  []string // key=value
+	set  []string      // key=value
+	more []config.File // overrides by a command's own flags
 }
 
 func (f *configFiles) flags(flags *pflag.FlagSet) {
@@ -218,7 +223,7 @@ func (f *configFiles) load() (*loaded, error) {
 		}
 		files = append(files, config.Override("flag --set "+key, key, value))
 	}
-	l.result, err = config.Load(&l.Config, files...)
+	l.result, err = config.Load(&l.Config, append(files, f.more...)...)
 	if err != nil {
 		return nil, err
 	}

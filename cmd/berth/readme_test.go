@@ -134,6 +134,34 @@ func TestExamplesParse(t *testing.T) {
 	check(newRoot(io.Discard, io.Discard))
 }
 
+var execLine = regexp.MustCompile(`(?m)^Exec[A-Z][A-Za-z]*=[-@:+!]*/usr/bin/berth ?(.*)$`)
+
+// TestUnitsParse parses the command lines of all units, the examples among them.
+func TestUnitsParse(t *testing.T) {
+	found := map[string]int{}
+	for _, pattern := range []string{"../../systemd/*.service", "../../packaging/examples/*.service"} {
+		units, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, unit := range units {
+			raw, err := os.ReadFile(unit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range execLine.FindAllStringSubmatch(string(raw), -1) {
+				found[pattern]++
+				if err := parses(m[1]); err != nil {
+					t.Errorf("%s: berth %s: %v", unit, m[1], err)
+				}
+			}
+		}
+		if found[pattern] == 0 {
+			t.Errorf("found no command of berth in %s", pattern)
+		}
+	}
+}
+
 // TestDocumentedConfig loads every YAML block of a page as strictly as berth
 // does.
 func TestDocumentedConfig(t *testing.T) {

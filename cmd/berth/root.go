@@ -21,6 +21,7 @@ const (
 	codeUnreachable = 4 // no running berth answers
 	codeNotFound    = 5 // it answers that there is no such container or service, or more than one
 	codeUnhealthy   = 6 // berth status --exit-code: something is wrong on this host
+	codeMissing     = 7 // berth cluster-scale: some reading was missing
 )
 
 // codedError carries an exit code of its own.
@@ -67,6 +68,7 @@ Exit codes:
   1  it failed            4  no running berth answers
   2  wrong usage          5  no such container or service, or more than one
                           6  something is wrong on this host (status --exit-code)
+                          7  some reading was missing (cluster-scale)
 `
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
@@ -127,6 +129,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		c.configCommand(),
 		c.reloadCommand(),
 		c.deregisterCommand(),
+		c.clusterScaleCommand(),
 		c.supportCommand(),
 		c.versionCommand(),
 	)

@@ -123,7 +123,7 @@ func neverSent(err error) bool {
 func hint(err error, policy string) string {
 	switch classify(err) {
 	case throttled:
-		return "the account's quota of requests is used up: raise the interval, or have the quota raised; berth goes on trying"
+		return "the account's quota of requests is used up: send less often, or have the quota raised"
 	case denied:
 		return "this host's role lacks permissions: see " + policy + " among berth's examples, and its namespace"
 	case unsigned:
@@ -135,7 +135,7 @@ func hint(err error, policy string) string {
 		return "this is an error in berth: please report it, with this message"
 	case failed, unknown, unreachable, accepted:
 	}
-	return "check the network, the proxy and the endpoint of this host; berth goes on trying"
+	return "check the network, the proxy and the endpoint of this host"
 }
 
 // say returns what AWS says, without the SDK's wrapping.

@@ -27,6 +27,10 @@
 //	dig [-until PATTERN] NAME TYPE              ask the daemon's DNS server
 //	route53 zone NAME DOMAIN                    a hosted zone: $NAME is its ID, $ROUTE53 the endpoint
 //	route53 sets NAME [PATTERN]                 print its record sets, once they match
+//	cloudwatch start                            a fake CloudWatch: $CLOUDWATCH is the endpoint
+//	cloudwatch reserve CPU MEMORY AGO           what ECS says of the cluster prod, in percent; - is nothing
+//	cloudwatch deny ACTION | cloudwatch heal    refuse calls, and no longer
+//	cloudwatch data [PATTERN]                   print what it was sent, once that matches
 //	occupy NAME                                 take a UDP and TCP port: $NAME is its address, $NAME_PORT the port
 package cli
 
@@ -102,7 +106,8 @@ func TestScripts(t *testing.T) {
 			"dig":    cmdDig,
 			"occupy": cmdOccupy,
 
-			"route53": cmdRoute53,
+			"route53":    cmdRoute53,
+			"cloudwatch": cmdCloudWatch,
 		},
 	})
 }
@@ -164,6 +169,8 @@ type world struct {
 	log    string    // path of its standard error
 	route  *fakeaws.Route53
 	free   []func()
+
+	cloudwatch *fakeaws.CloudWatch
 }
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
