@@ -101,6 +101,13 @@ type Route53 struct {
 	sizes     []int
 	failed    int
 	serial    int
+	observe   func(Arrival)
+}
+
+// Arrival is one ChangeResourceRecordSets call.
+type Arrival struct {
+	At      time.Time // when its first byte was read
+	Changes []string  // "CREATE _web._tcp.svc.test. SRV" and so on, in their order
 }
 
 type hostedZone struct {
@@ -286,6 +293,14 @@ func (r *Route53) Failures() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.failed
+}
+
+// Observe calls f for each change batch that can be read, whatever becomes of it.
+// f is called with the service's lock held, so it must not use the service.
+func (r *Route53) Observe(f func(Arrival)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.observe = f
 }
 
 // SetLimits changes the quotas; the buckets are full again.

@@ -112,7 +112,7 @@ func (s RRSet) equal(o RRSet) bool {
 	return slices.Equal(a, b) && s.TTL == o.TTL && s.Weighted == o.Weighted && s.Weight == o.Weight && s.MultiValue == o.MultiValue
 }
 
-func (r *Route53) changeSets(zone string, body io.Reader) reply {
+func (r *Route53) changeSets(zone string, body io.Reader, at time.Time) reply {
 	hz, refused := r.zone(zone)
 	if hz == nil {
 		return refused
@@ -120,6 +120,13 @@ func (r *Route53) changeSets(zone string, body io.Reader) reply {
 	var req changeRequest
 	if err := xml.NewDecoder(body).Decode(&req); err != nil || len(req.Changes) == 0 {
 		return failure(http.StatusBadRequest, "InvalidInput", fmt.Sprintf("the body is no change batch: %v", err))
+	}
+	if r.observe != nil {
+		a := Arrival{At: at}
+		for _, c := range req.Changes {
+			a.Changes = append(a.Changes, c.Action+" "+c.Set.Name+" "+c.Set.Type)
+		}
+		r.observe(a)
 	}
 	for _, c := range req.Changes {
 		if name, err := parseName(c.Set.Name); err == nil && slices.Contains(r.denied, name) {

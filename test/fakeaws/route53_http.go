@@ -99,10 +99,11 @@ func signed(req *http.Request, service string) bool {
 }
 
 func (r *Route53) serve(w http.ResponseWriter, req *http.Request) {
+	at := time.Now()
 	name, id := action(req)
 	r.mu.Lock()
 	r.calls[name]++
-	a, cut := r.handle(name, id, req)
+	a, cut := r.handle(name, id, req, at)
 	if name == "ChangeResourceRecordSets" && (cut || a.status != http.StatusOK) {
 		r.failed++
 	}
@@ -116,7 +117,7 @@ func (r *Route53) serve(w http.ResponseWriter, req *http.Request) {
 }
 
 // handle answers a request, or tells to cut its connection.
-func (r *Route53) handle(name, id string, req *http.Request) (a reply, cut bool) {
+func (r *Route53) handle(name, id string, req *http.Request, at time.Time) (a reply, cut bool) {
 	switch {
 	case name == "":
 		return failure(http.StatusNotFound, "UnknownOperationException", req.Method+" "+req.URL.Path), false
@@ -127,7 +128,7 @@ func (r *Route53) handle(name, id string, req *http.Request) (a reply, cut bool)
 	}
 	f, ok := r.fault(name)
 	if !ok {
-		return r.perform(name, id, req), false
+		return r.perform(name, id, req, at), false
 	}
 	switch f {
 	case Throttled:
@@ -139,16 +140,16 @@ func (r *Route53) handle(name, id string, req *http.Request) (a reply, cut bool)
 	case CutBefore:
 		return reply{}, true
 	case CutAfter:
-		r.perform(name, id, req)
+		r.perform(name, id, req, at)
 		return reply{}, true
 	}
 	return failure(http.StatusInternalServerError, "InternalError", "We encountered an internal error."), false
 }
 
-func (r *Route53) perform(name, id string, req *http.Request) reply {
+func (r *Route53) perform(name, id string, req *http.Request, at time.Time) reply {
 	switch name {
 	case "ChangeResourceRecordSets":
-		return r.changeSets(id, req.Body)
+		return r.changeSets(id, req.Body, at)
 	case "ListResourceRecordSets":
 		return r.listSets(id, req)
 	case "GetHostedZone":

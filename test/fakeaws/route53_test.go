@@ -260,6 +260,25 @@ func TestRoute53_Faults(t *testing.T) {
 	}
 }
 
+func TestRoute53_Observe(t *testing.T) {
+	r := ServeRoute53(t)
+	zone := r.AddZone(Zone{Name: "svc.test"})
+	send := sends(t, r, zone)
+	var seen []Arrival
+	r.Observe(func(a Arrival) { seen = append(seen, a) })
+	began := time.Now()
+	wants(t, "two", send("CREATE", simple("a.svc.test.", "A", "192.0.2.1"), "CREATE", multi("_a._tcp.svc.test.", "x", "1 1 80 h.")), "")
+	wants(t, "refused", send("DELETE", simple("b.svc.test.", "A", "192.0.2.1")), "not found")
+	r.Observe(nil)
+	want := [][]string{{"CREATE a.svc.test. A", "CREATE _a._tcp.svc.test. SRV"}, {"DELETE b.svc.test. A"}}
+	if len(seen) != 2 || !slices.Equal(seen[0].Changes, want[0]) || !slices.Equal(seen[1].Changes, want[1]) {
+		t.Fatalf("got %+v, want %q", seen, want)
+	}
+	if at := seen[1].At; at.Before(began) || at.After(time.Now()) || at.Before(seen[0].At) {
+		t.Errorf("the second was seen at %v, after %v", at, seen[0].At)
+	}
+}
+
 func TestRoute53_Rates(t *testing.T) {
 	r := ServeRoute53(t)
 	zone := r.AddZone(Zone{Name: "svc.test"})
