@@ -1,8 +1,15 @@
 package route53
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/route53"
+	"github.com/aws/aws-sdk-go-v2/service/route53/types"
 
 	"github.com/berthd/berth/agent"
 )
@@ -116,4 +123,69 @@ func TestNumbers_Latency(t *testing.T) {
 	if n := r.fake.Calls()[actionChange]; n != 1 {
 		t.Errorf("%d changes, want 1", n)
 	}
+}
+
+// counting is Route 53's API with nothing behind it.
+type counting struct {
+	changes, lists, gets, zones int
+}
+
+func (c *counting) GetHostedZone(context.Context, *route53.GetHostedZoneInput, ...func(*route53.Options)) (*route53.GetHostedZoneOutput, error) {
+	c.zones++
+	return &route53.GetHostedZoneOutput{HostedZone: &types.HostedZone{Id: aws.String("/hostedzone/ZIDLE"), Name: aws.String(domain), Config: new(types.HostedZoneConfig)}}, nil
+}
+
+func (c *counting) ListHostedZonesByName(context.Context, *route53.ListHostedZonesByNameInput, ...func(*route53.Options)) (*route53.ListHostedZonesByNameOutput, error) {
+	c.lists++
+	return nil, errors.New("not with the zone's ID")
+}
+
+func (c *counting) ChangeResourceRecordSets(context.Context, *route53.ChangeResourceRecordSetsInput, ...func(*route53.Options)) (*route53.ChangeResourceRecordSetsOutput, error) {
+	c.changes++
+	return &route53.ChangeResourceRecordSetsOutput{ChangeInfo: &types.ChangeInfo{Id: aws.String("C1"), Status: types.ChangeStatusPending}}, nil
+}
+
+func (c *counting) ListResourceRecordSets(context.Context, *route53.ListResourceRecordSetsInput, ...func(*route53.Options)) (*route53.ListResourceRecordSetsOutput, error) {
+	c.lists++
+	return &route53.ListResourceRecordSetsOutput{}, nil
+}
+
+func (c *counting) GetChange(context.Context, *route53.GetChangeInput, ...func(*route53.Options)) (*route53.GetChangeOutput, error) {
+	c.gets++
+	return &route53.GetChangeOutput{ChangeInfo: &types.ChangeInfo{Status: types.ChangeStatusPending}}, nil
+}
+
+// TestNumbers_IdleHour runs a sink, with the timing of production, for an hour in
+// which nothing happens. The first minutes are left out: there it looks for
+// leftovers, and follows its change to the name servers as long as it ever does.
+func TestNumbers_IdleHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{t: t, host: newHost("host1"), dir: t.TempDir(), timing: defaultTiming(), cfg: DefaultConfig()}
+		r.cfg.Enabled, r.cfg.ZoneID, r.cfg.Endpoint = true, "ZIDLE", "http://127.0.0.1:1"
+		s := r.open()
+		api := new(counting)
+		s.api, s.zones = api, api
+		records := new(agent.Records)
+		feed := records.Subscribe()
+		defer feed.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx, feed) }()
+		records.Publish(r.set(append(services(20), addr("host1", "192.0.2.1"))...))
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if api.changes != 1 || api.lists == 0 || api.gets != len(s.timing.sync) || s.Applied() == 0 {
+			t.Errorf("in the first minutes: %+v, applied %d, want one change, lists, and %d questions for it", *api, s.Applied(), len(s.timing.sync))
+		}
+		before := *api
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if *api != before {
+			t.Errorf("calls after an idle hour: %+v, want %+v as before it", *api, before)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
