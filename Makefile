@@ -96,12 +96,14 @@ generate-check:
 pitfalls: ## list the known pitfalls and the tests that cover them
 	@go run ./test/pitfalls
 
-.PHONY: bench bench-loop bench-dns bench-statsd
-bench: bench-loop bench-dns bench-statsd ## run all benchmarks: CHECK=1 holds the counts against the limits
+.PHONY: bench bench-loop bench-dns bench-names bench-statsd
+bench: bench-loop bench-dns bench-names bench-statsd ## run all benchmarks: CHECK=1 holds the counts against the limits
 bench-loop: setup-bench build ## measure the way from an engine's event to a DNS answer
 	@go run ./test/bench/loop $(check_flag)
 bench-dns: setup-bench build ## measure the DNS server
 	@go run ./test/bench/dns $(check_flag)
+bench-names: setup-bench build ## measure names in Route 53 and BIND: calls, times, memory
+	@go run ./test/bench/names $(check_flag)
 bench-statsd: setup-bench ## measure the statsd relay, beside others
 	@go run ./test/bench/statsd $(check_flag)
 

@@ -8,7 +8,8 @@
 #                          compilers, firewall and network tools, BIND and Knot
 #                          without their services), and packages which they
 #                          unpack (Debian's C library, a name server)
-#   test/setup.sh bench    that, and what the benchmarks run (dnsperf)
+#   test/setup.sh bench    an engine, and what the benchmarks run (dnsperf, BIND)
+#   test/setup.sh bind     an engine, and what the demo with BIND runs
 #
 # An engine that runs is used as it is. Where none answers, one is started; none
 # is ever stopped or reconfigured. Installing and starting need root.
@@ -179,12 +180,17 @@ tools() {
 	fi
 }
 
-# name_servers installs BIND and Knot for tests, which start their own. The
-# packages would start theirs, now and at each boot, on a port 53 that somebody
+# name_servers PACKAGE… installs BIND (bind9) and Knot (knot) for tests, which start
+# their own. The packages would start theirs, now and at each boot, on a port 53 that somebody
 # else may need; a server that was here before is left as it is.
 name_servers() {
-	want named bind9
-	want knotd knot
+	local package
+	for package; do
+		case $package in
+		bind9) want named bind9 ;;
+		knot) want knotd knot ;;
+		esac
+	done
 	[ ${#missing[@]} -gt 0 ] || return 0
 	need_root "these Debian packages are missing: ${missing[*]}"
 	local policy=/usr/sbin/policy-rc.d installed=("${missing[@]}")
@@ -217,7 +223,7 @@ test)
 	tools
 	install_missing
 	missing=()
-	name_servers
+	name_servers bind9 knot
 	debs
 	;;
 bench)
@@ -225,8 +231,17 @@ bench)
 	tools
 	want dnsperf dnsperf
 	install_missing
+	missing=()
+	name_servers bind9
+	;;
+bind)
+	engine
+	want dig bind9-dnsutils
+	install_missing
+	missing=()
+	name_servers bind9
 	;;
 *)
-	die "usage: test/setup.sh engine|test|bench"
+	die "usage: test/setup.sh engine|test|bench|bind"
 	;;
 esac

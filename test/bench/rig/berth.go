@@ -85,12 +85,19 @@ func (w *World) StartBerth(ctx context.Context, o Options) (b *Berth, err error)
 	b.cmd.Stdout, b.cmd.Stderr = log, log
 	// Ctrl-C is for the bench, which ends berth in its own time.
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := notify.SetReadDeadline(time.Now().Add(Patience)); err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	if err := b.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start berth: %w", err)
 	}
 	b.ended = make(chan struct{})
-	go func() { _ = b.cmd.Wait(); close(b.ended) }()
+	go func() {
+		_ = b.cmd.Wait()
+		close(b.ended)
+		_ = notify.SetReadDeadline(time.Unix(1, 0)) // READY will not come
+	}()
 	if err := awaitReady(notify); err != nil {
 		said, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("start berth: %w\nits log:\n%s", err, said)
@@ -109,9 +116,6 @@ func (w *World) StartBerth(ctx context.Context, o Options) (b *Berth, err error)
 
 // awaitReady reads the notifications that berth sends until one is READY.
 func awaitReady(notify *net.UnixConn) error {
-	if err := notify.SetReadDeadline(time.Now().Add(Patience)); err != nil {
-		return err
-	}
 	buf := make([]byte, 4096)
 	for {
 		n, err := notify.Read(buf)

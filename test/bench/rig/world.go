@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
@@ -165,7 +166,9 @@ func (w *World) Close() error {
 		errs = append(errs, w.removeAll(ctx))
 		if w.fresh && w.image != "" {
 			_, err := w.Engine.ImageRemove(ctx, w.image, image.RemoveOptions{PruneChildren: true})
-			errs = append(errs, err)
+			if !errdefs.IsConflict(err) { // with another bench, which uses it
+				errs = append(errs, err)
+			}
 		}
 		errs = append(errs, w.Engine.Close())
 	}
