@@ -38,7 +38,7 @@ func (l *ledger) claims(zone, own string) []claim {
 			if k.zone != zone || k.record.Name != own || k.record.Type != kind {
 				continue
 			}
-			if !e.held || e.gone || !e.doubt.IsZero() {
+			if !e.held || !e.doubt.IsZero() {
 				return nil
 			}
 			c.records = append(c.records, k.record)

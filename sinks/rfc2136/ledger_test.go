@@ -329,6 +329,38 @@ func TestMessage_NamesSingleRecordsOnly(t *testing.T) {
 	}
 }
 
+// What an earlier life has written may be gone: the zone may have been restored
+// from an older copy, which is no second agent. It is said again before it is
+// claimed.
+func TestLedger_ClaimsOnlyWhatItHasSaid(t *testing.T) {
+	own, now := "host1."+zone, time.Now()
+	want := target{zone: zone, own: own, records: []agent.Record{address("host1", "192.0.2.1")}}
+	say := func(l *ledger) {
+		l.begin(l.plan(zone, want, now), now)
+		l.applied(now, time.Time{})
+	}
+	l := newLedger()
+	if got := l.claims(zone, own); len(got) != 2 || got[0].records != nil || got[1].records != nil {
+		t.Errorf("before the first message: got %v, want that there are none of either family", got)
+	}
+	say(l)
+	if got := l.claims(zone, own); len(got) != 2 || len(got[0].records) != 1 {
+		t.Errorf("after it: got %v, want one address of version 4 and none of 6", got)
+	}
+	again, err := replay(journal.Replay{Checkpoint: l.state()}, now)
+	must(t, err)
+	l.unsure(zone)
+	for name, l := range map[string]*ledger{"after a restart": again, "after a denial": l} {
+		if got := l.claims(zone, own); got != nil {
+			t.Errorf("%s: got %v, want none", name, got)
+		}
+		say(l)
+		if got := l.claims(zone, own); len(got) != 2 {
+			t.Errorf("%s, said again: got %v, want both", name, got)
+		}
+	}
+}
+
 func TestReplay_UnreadableEntryKeepsWhatIsInFront(t *testing.T) {
 	m := message{Zone: zone, Add: []agent.Record{srv("host1", 1)}}
 	good := encode(savedEntry{Send: saveMessage(m)})
