@@ -126,6 +126,7 @@ func (h *host) open() *Sink {
 			h.t.Errorf("%s is alone, but %d messages were denied", h.name, n)
 		}
 	})
+	s.pace = 20 * time.Millisecond // most tests have many sets, one after the other
 	h.prepare(s)
 	return s
 }

@@ -22,7 +22,6 @@ func TestConformance(t *testing.T) {
 				s := kind.start(t)
 				proxy := dnsservers.NewProxy(t, s.Addr())
 				h := newHost(t, "host1", s, proxy.Addr())
-				h.prepare = func(s *Sink) { s.pace = 20 * time.Millisecond } // many sets, one after the other
 				return sinktest.Fixture{
 					Sink:   h.open(),
 					Held:   func(ctx context.Context) ([]agent.Record, error) { return held(ctx, s) },
@@ -90,6 +89,7 @@ func TestHosts_OfDifferentTTLs(t *testing.T) {
 func TestRun_Messages(t *testing.T) {
 	each(t, func(t *testing.T, s *dnsservers.Server) {
 		h := newHost(t, "host1", s)
+		h.prepare = func(s *Sink) { s.pace = coalesce }
 		h.start()
 		before := s.Serial()
 		var all []agent.Record
@@ -141,7 +141,7 @@ func TestEventToAnswer(t *testing.T) {
 	client := dns.Client{Timeout: time.Second}
 	question := new(dns.Msg).SetQuestion("_calc._tcp."+zone, dns.TypeSRV)
 	var took []time.Duration
-	for i := range 200 {
+	for i := range 100 {
 		start := time.Now()
 		h.want(srv("host1", uint16(i+1)))
 		for {
@@ -158,5 +158,5 @@ func TestEventToAnswer(t *testing.T) {
 		h.await(uint64(i + 1))
 	}
 	slices.Sort(took)
-	t.Logf("event to BIND's answer: p50 %v, p99 %v, max %v", took[100], took[198], took[199])
+	t.Logf("event to BIND's answer: p50 %v, p99 %v, max %v", took[50], took[98], took[99])
 }
