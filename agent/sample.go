@@ -20,7 +20,7 @@ func (k SampleKind) String() string {
 	return "gauge"
 }
 
-// Label is one dimension of a sample.
+// Label is one dimension of a sample. An empty value is as good as no label.
 type Label struct{ Name, Value string }
 
 // Sample is one measured value.

@@ -18,6 +18,7 @@ import (
 	"github.com/berthd/berth/agent/docker"
 	"github.com/berthd/berth/agent/node"
 	"github.com/berthd/berth/collectors/discovery"
+	"github.com/berthd/berth/collectors/usage"
 	"github.com/berthd/berth/sinks/cloudwatch"
 	"github.com/berthd/berth/sinks/dnsserver"
 	"github.com/berthd/berth/sinks/dogstatsd"
@@ -63,6 +64,8 @@ type Config struct {
 	// Turning it off, or another zone, takes this host's records out of the old
 	// one first.
 	Route53 route53.Config `yaml:"route53"`
+	// Usage measures what containers use, and compares it with what they reserve.
+	Usage usage.Config `yaml:"usage"`
 	// OpenMetrics serves berth's own figures to Prometheus.
 	OpenMetrics openmetrics.Config `yaml:"openmetrics"`
 	// DogStatsD sends berth's own figures to a Datadog agent.
@@ -125,6 +128,7 @@ func DefaultConfig() Config {
 		DNS:          dnsserver.DefaultConfig(),
 		RFC2136:      rfc2136.DefaultConfig(),
 		Route53:      route53.DefaultConfig(),
+		Usage:        usage.DefaultConfig(),
 		OpenMetrics:  openmetrics.DefaultConfig(),
 		DogStatsD:    dogstatsd.DefaultConfig(),
 		CloudWatch:   cloudwatch.DefaultConfig(),

@@ -22,6 +22,7 @@ import (
 	"github.com/berthd/berth/agent"
 	"github.com/berthd/berth/agent/config"
 	"github.com/berthd/berth/collectors/discovery"
+	"github.com/berthd/berth/collectors/usage"
 	"github.com/berthd/berth/sinks/openmetrics"
 )
 
@@ -225,6 +226,14 @@ func everyMetric(t *testing.T) []*dto.MetricFamily {
 	d.env.Health.Scope("idle").Set("bored", os.ErrDeadlineExceeded, "")
 	d.agent.Store().Publish(&agent.Snapshot{Seq: 1, At: time.Unix(0, 0)})
 	d.meter()
+	// Figures of containers are there when containers are.
+	sources := slices.Clone(d.sources())
+	for i := range sources {
+		if sources[i].Name == usage.Name {
+			sources[i].Metered = usage.Example()
+		}
+	}
+	d.metered.Store(&sources)
 
 	families, err := page.Gather()
 	if err != nil {
@@ -262,7 +271,9 @@ func idleDaemon(t *testing.T) *daemon {
 // boundedLabels are the labels that metrics may have: each takes few values, and
 // none that people or the network choose.
 var boundedLabels = []string{
-	"component", "condition", "rcode", "reason", "request", "result", "severity", "state", "transport", "version",
+	"component", "condition", "measured", "rcode", "reason", "request", "reserved_source", "result", "severity", "state", "transport", "version",
+	// As many as containers run, and 500 at most.
+	"container", "container_id", "environment", "instance_type", "service",
 }
 
 var sentence = regexp.MustCompile(`^[A-Z][^.\n|]*\.$`)
@@ -294,7 +305,7 @@ func TestMetricsAreWellNamed(t *testing.T) {
 		}
 	}
 	// That the daemon is there, and each of its components that has figures.
-	for _, prefix := range []string{"berth_build_info", "berth_condition", "berth_component_", "berth_engine_", "berth_discovery_", "berth_dnsserver_", "berth_openmetrics_", "berth_dogstatsd_", "berth_cloudwatch_"} {
+	for _, prefix := range []string{"berth_build_info", "berth_condition", "berth_component_", "berth_engine_", "berth_discovery_", "berth_dnsserver_", "berth_openmetrics_", "berth_dogstatsd_", "berth_cloudwatch_", "berth_usage_", "berth_node_", "berth_container_"} {
 		if !slices.ContainsFunc(families, func(f *dto.MetricFamily) bool { return strings.HasPrefix(f.GetName(), prefix) }) {
 			t.Errorf("got no metric that begins with %s", prefix)
 		}

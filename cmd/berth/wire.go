@@ -11,6 +11,7 @@ import (
 	"github.com/berthd/berth/agent"
 	"github.com/berthd/berth/agent/aws"
 	"github.com/berthd/berth/collectors/discovery"
+	"github.com/berthd/berth/collectors/usage"
 	"github.com/berthd/berth/sinks/cloudwatch"
 	"github.com/berthd/berth/sinks/dnsserver"
 	"github.com/berthd/berth/sinks/dogstatsd"
@@ -50,6 +51,13 @@ func (d *daemon) build(cfg Config) ([]*component, error) {
 			return nil, err
 		}
 		out = append(out, fleet...)
+	}
+	if cfg.Usage.Enabled {
+		c, err := d.usage(cfg.Usage)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
 	}
 	if cfg.OpenMetrics.Enabled && !d.dryRun {
 		page, err := openmetrics.New(cfg.OpenMetrics, d.envFor(openmetrics.Name), d.sources)
@@ -123,6 +131,22 @@ func (d *daemon) noDiscovery(cfg discovery.Config) *component {
 			}
 		},
 	}
+}
+
+// usage wires the collector to the agent's snapshots.
+func (d *daemon) usage(cfg usage.Config) (*component, error) {
+	col, err := usage.New(cfg, d.envFor(usage.Name))
+	if err != nil {
+		return nil, err
+	}
+	return &component{
+		name: col.Name(), section: cfg, part: col, summary: col.Summary,
+		run: func(ctx context.Context) error {
+			feed := d.agent.Store().Subscribe()
+			defer feed.Close()
+			return col.Run(ctx, feed)
+		},
+	}, nil
 }
 
 // recordSink wires a sink to the records.

@@ -196,9 +196,11 @@ func (s *Sink) send(sample agent.Sample, growth int64) {
 	if rest, ok := strings.CutPrefix(name, "berth_"); ok && s.cfg.Prefix != "" {
 		name = s.cfg.Prefix + rest
 	}
-	tags := make([]string, len(sample.Labels))
-	for i, l := range sample.Labels {
-		tags[i] = clean(l.Name + ":" + l.Value)
+	tags := make([]string, 0, len(sample.Labels))
+	for _, l := range sample.Labels {
+		if l.Value != "" { // as good as no label, as in Prometheus
+			tags = append(tags, clean(l.Name+":"+l.Value))
+		}
 	}
 	var err error
 	switch {

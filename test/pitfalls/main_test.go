@@ -62,7 +62,7 @@ func TestList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(all) != 26 {
-		t.Errorf("got %d pitfalls, want 26", len(all))
+	if len(all) < 26 {
+		t.Errorf("got %d pitfalls, want 26 at least", len(all))
 	}
 }
