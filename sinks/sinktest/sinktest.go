@@ -22,6 +22,8 @@
 // under plain names of services. [Names] lists every name that it ever uses,
 // for backends which cannot be listed but only asked.
 //
+// [MetricSink] does the same for sinks of metrics, with a [MetricFixture].
+//
 // The random sets come from a seed, which a failure prints; set the environment
 // variable SINKTEST_SEED to it to see the same sets again.
 package sinktest
