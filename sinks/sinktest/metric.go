@@ -103,7 +103,7 @@ func componentLabel(v string) agent.Label { return agent.Label{Name: "component"
 
 // write sends a batch, which must succeed in time.
 func (h *metricHarness) write(samples ...agent.Sample) error {
-	err, took := h.try(h.ctx, samples)
+	took, err := h.try(h.ctx, samples)
 	switch {
 	case err != nil:
 		return fmt.Errorf("write of %d samples: %w", len(samples), err)
@@ -113,10 +113,10 @@ func (h *metricHarness) write(samples ...agent.Sample) error {
 	return nil
 }
 
-func (h *metricHarness) try(ctx context.Context, samples []agent.Sample) (error, time.Duration) {
+func (h *metricHarness) try(ctx context.Context, samples []agent.Sample) (time.Duration, error) {
 	start := time.Now()
 	err := h.Sink.Write(ctx, samples)
-	return err, time.Since(start)
+	return time.Since(start), err
 }
 
 // line is a gauge as text, to be compared and sorted.
@@ -249,7 +249,7 @@ func checkMetricFails(h *metricHarness) error {
 		return err
 	}
 	h.Fail(true)
-	err, took := h.try(h.ctx, []agent.Sample{level(2)})
+	took, err := h.try(h.ctx, []agent.Sample{level(2)})
 	h.Fail(false)
 	switch {
 	case err == nil:
@@ -267,7 +267,7 @@ func checkMetricFails(h *metricHarness) error {
 func checkEndsInTime(h *metricHarness) error {
 	ended, cancel := context.WithCancel(h.ctx)
 	cancel()
-	if err, took := h.try(ended, []agent.Sample{level(1)}); err == nil || took > h.Patience {
+	if took, err := h.try(ended, []agent.Sample{level(1)}); err == nil || took > h.Patience {
 		return fmt.Errorf("write after the end returned %v after %v, want an error at once", err, took)
 	}
 	if h.Hang == nil {
