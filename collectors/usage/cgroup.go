@@ -72,7 +72,7 @@ var (
 // container does: the container's cgroup is the one named after it. Where any
 // hierarchy has such a one, no other counts: a process that is just being moved
 // is still elsewhere in some. Where none has, it is the one that the process is
-// in, unless that is a root or our own.
+// in, unless that is a root, our own, or another container's.
 func join(procCgroup []byte, id string, mounts []hierarchy, own []byte) (dirs, error) {
 	var d dirs
 	byName := id != "" && bytes.Contains(procCgroup, []byte(id))
@@ -84,7 +84,7 @@ func join(procCgroup []byte, id string, mounts []hierarchy, own []byte) (dirs, e
 		}
 		name = strings.TrimSuffix(name, " (deleted)")
 		cgroup, named := cutAfter(name, id)
-		if !named && (byName || name == "/" || bytes.Contains(own, l)) {
+		if !named && (byName || name == "/" || anothers(name) || bytes.Contains(own, l)) {
 			continue
 		}
 		v2 := number == "0" && list == ""
@@ -111,6 +111,16 @@ func join(procCgroup []byte, id string, mounts []hierarchy, own []byte) (dirs, e
 		return d, fmt.Errorf("%w: neither cpuacct nor the unified hierarchy", errUnseen)
 	}
 	return d, nil
+}
+
+// anothers reports whether a cgroup is, or is in, that of some container.
+func anothers(name string) bool {
+	for folder := range strings.SplitSeq(name, "/") {
+		if _, ok := containerID(folder); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // of returns where the folder of a controller is noted, nil for one that does
