@@ -149,16 +149,30 @@ type LineSink interface {
 	Open() (LinePort, error)
 }
 
-// LinePort is one sender's way out. Its methods are called from one goroutine.
+// LinePort is one sender's way out. Its methods are called from one goroutine,
+// but Stats, which is safe for concurrent use.
 type LinePort interface {
 	// MaxPayload is the most bytes that a Packet's Data may have.
 	MaxPayload() int
 	// Send takes packets, in order. It never blocks and never allocates; what
 	// cannot be sent now waits in a bounded buffer or is lost, and what is lost
-	// is counted. With no packets it tries what still waits.
-	Send([]Packet)
+	// is counted. It returns after which time it wants to be called again at the
+	// latest, with no packets if there are none, because some wait; 0 if none do.
+	Send([]Packet) time.Duration
 	// Close sends what still waits until ctx ends, and counts the rest as lost.
 	Close(context.Context) error
+	// Stats says what became of all packets since Open.
+	Stats() LineStats
+}
+
+// LineStats is an account of lines: Lines + Dropped + Failed + Waiting are those
+// of all packets that Send was given.
+type LineStats struct {
+	Lines, Packets, Bytes uint64 // given to the kernel
+	Dropped               uint64 // lines that the buffer had no room for, or that waited until Close
+	Failed                uint64 // lines that the kernel or the upstream refused
+	Waiting               uint64 // lines in the buffer
+	Connects              uint64 // times that the upstream was connected to
 }
 
 // FileID names one state of one file, as stat(2) has it: a file that was
