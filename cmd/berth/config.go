@@ -18,6 +18,7 @@ import (
 	"github.com/berthd/berth/agent/docker"
 	"github.com/berthd/berth/agent/node"
 	"github.com/berthd/berth/collectors/discovery"
+	"github.com/berthd/berth/collectors/statsd"
 	"github.com/berthd/berth/collectors/usage"
 	"github.com/berthd/berth/sinks/cloudwatch"
 	"github.com/berthd/berth/sinks/dnsserver"
@@ -66,6 +67,8 @@ type Config struct {
 	Route53 route53.Config `yaml:"route53"`
 	// Usage measures what containers use, and compares it with what they reserve.
 	Usage usage.Config `yaml:"usage"`
+	// StatsD relays the metrics that containers send, and says who they are.
+	StatsD statsd.Config `yaml:"statsd"`
 	// OpenMetrics serves berth's own figures to Prometheus.
 	OpenMetrics openmetrics.Config `yaml:"openmetrics"`
 	// DogStatsD sends berth's own figures to a Datadog agent.
@@ -129,6 +132,7 @@ func DefaultConfig() Config {
 		RFC2136:      rfc2136.DefaultConfig(),
 		Route53:      route53.DefaultConfig(),
 		Usage:        usage.DefaultConfig(),
+		StatsD:       statsd.DefaultConfig(),
 		OpenMetrics:  openmetrics.DefaultConfig(),
 		DogStatsD:    dogstatsd.DefaultConfig(),
 		CloudWatch:   cloudwatch.DefaultConfig(),

@@ -103,6 +103,7 @@ func TestFiguresUnderReload(t *testing.T) {
 	for i := range configs {
 		configs[i].DNS.Enabled = false
 		configs[i].OpenMetrics.Enabled = false
+		configs[i].StatsD.Enabled = false
 		configs[i].Discovery.TTL = config.Duration(time.Duration(i+1) * time.Second)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

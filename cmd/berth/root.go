@@ -126,6 +126,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		c.servicesCommand(),
 		c.portsCommand(),
 		c.explainCommand(),
+		c.statsdCommand(),
 		c.configCommand(),
 		c.reloadCommand(),
 		c.deregisterCommand(),

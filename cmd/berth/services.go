@@ -114,8 +114,9 @@ func (c *cli) printPorts(list []discovery.PortMapping) {
 	t.write(c.out, c.painter())
 }
 
-const explainHelp = `Say rule by rule why a container has its names, or has none, and what would
-change that. The container may be given by name, ID, or the beginning of an ID.`
+const explainHelp = `Say rule by rule why a container has its names, or has none, with which tags its
+metrics are passed on, and what would change that. The container may be given by
+name, ID, or the beginning of an ID.`
 
 func (c *cli) explainCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -125,17 +126,37 @@ func (c *cli) explainCommand() *cobra.Command {
 		Example: "  berth explain web\n  berth explain 3f2a9c --json",
 		Args:    exactly("container"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.show(cmd, "/v1/discovery/explain", url.Values{"container": {args[0]}}, 0, func(raw []byte) error {
-				var ex discovery.Explanation
-				if err := json.Unmarshal(raw, &ex); err != nil {
+			ex, err := c.explanation(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if c.json {
+				raw, err := json.Marshal(ex)
+				if err != nil {
 					return err
 				}
-				c.printExplanation(&ex)
-				return nil
-			}, nil)
+				return c.printJSON(raw)
+			}
+			c.printExplanation(ex)
+			return nil
 		},
 	}
 	return c.withJSON(cmd)
+}
+
+// explanation asks all components that have something to say of a container.
+func (c *cli) explanation(ctx context.Context, container string) (*discovery.Explanation, error) {
+	query := url.Values{"container": {container}}
+	var ex discovery.Explanation
+	if err := c.client().Get(ctx, "/v1/discovery/explain", query, &ex); err != nil {
+		return nil, err
+	}
+	// The relay may be off, and it knows no container that was removed.
+	var more []agent.Reason
+	if err := c.client().Get(ctx, "/v1/statsd/explain", query, &more); err == nil {
+		ex.Reasons = append(ex.Reasons, more...)
+	}
+	return &ex, nil
 }
 
 func (c *cli) printExplanation(ex *discovery.Explanation) {

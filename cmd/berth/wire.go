@@ -59,6 +59,13 @@ func (d *daemon) build(cfg Config) ([]*component, error) {
 		}
 		out = append(out, c)
 	}
+	if cfg.StatsD.Enabled && !d.dryRun { // to receive is to take lines from others
+		c, err := d.statsd(cfg.StatsD)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
 	if cfg.OpenMetrics.Enabled && !d.dryRun {
 		page, err := openmetrics.New(cfg.OpenMetrics, d.envFor(openmetrics.Name), d.sources)
 		if err != nil {

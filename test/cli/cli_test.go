@@ -31,6 +31,7 @@
 //	cloudwatch reserve CPU MEMORY AGO           what ECS says of the cluster prod, in percent; - is nothing
 //	cloudwatch deny ACTION | cloudwatch heal    refuse calls, and no longer
 //	cloudwatch data [PATTERN]                   print what it was sent, once that matches
+//	send LINE…                                  send metrics to the daemon's Unix socket
 //	occupy NAME                                 take a UDP and TCP port: $NAME is its address, $NAME_PORT the port
 package cli
 
@@ -104,6 +105,7 @@ func TestScripts(t *testing.T) {
 			"normal": cmdNormal,
 			"shape":  cmdShape,
 			"dig":    cmdDig,
+			"send":   cmdSend,
 			"occupy": cmdOccupy,
 
 			"route53":    cmdRoute53,
@@ -127,6 +129,11 @@ admin:
   socket: WORK/berth.sock
 dns:
   port: 0
+statsd:
+  port: 0
+  socket: WORK/statsd/statsd.sock
+  upstream: 127.0.0.1:9
+  receive_buffer: 64KiB
 openmetrics:
   listen: 127.0.0.1:0
 `

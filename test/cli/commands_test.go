@@ -293,6 +293,20 @@ func cmdDig(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprintln(ts.Stdout(), said)
 }
 
+// cmdSend sends one datagram for each line.
+func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: send LINE…")
+	}
+	conn, err := net.Dial("unixgram", ts.MkAbs("statsd/statsd.sock"))
+	ts.Check(err)
+	defer conn.Close()
+	for _, line := range args {
+		_, err := conn.Write([]byte(line))
+		ts.Check(err)
+	}
+}
+
 // ask sends a question over TCP.
 func ask(at, name, kind string) (string, error) {
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.StringToType[kind])

@@ -39,7 +39,8 @@ func (s *stage) startAgent(ctx context.Context) (err error) {
 	}
 	s.agent = exec.Command(s.bin, "run", "--config", config,
 		"--set", "state_dir="+filepath.Join(s.dir, "state"),
-		"--set", "admin.socket="+s.socket())
+		"--set", "admin.socket="+s.socket(),
+		"--set", "statsd.socket=")
 	s.agent.Stdout, s.agent.Stderr = log, log
 	// Ctrl-C is for the demo, which ends the agent in its own time.
 	s.agent.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -66,6 +66,7 @@ func (w *World) StartBerth(ctx context.Context, o Options) (b *Berth, err error)
 	for _, kv := range append([]string{
 		"state_dir=" + cmp.Or(o.Dir, filepath.Join(dir, "state")), "admin.socket=" + socket,
 		"engine.host=" + cmp.Or(o.Host, "unix://"+w.Socket), "dns.port=" + strconv.Itoa(at.Port), "openmetrics.listen=127.0.0.1:0",
+		"statsd.enabled=false",
 	}, o.Set...) {
 		args = append(args, "--set", kv)
 	}

@@ -207,7 +207,8 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := exec.CommandContext(t.Context(), berth, "run", "--config", config,
-		"--set", "state_dir="+filepath.Join(state, "lib"), "--set", "admin.socket="+socket)
+		"--set", "state_dir="+filepath.Join(state, "lib"), "--set", "admin.socket="+socket,
+		"--set", "statsd.enabled=false")
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}

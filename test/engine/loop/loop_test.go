@@ -119,6 +119,7 @@ func newBerth(t *testing.T, host string, set ...string) *berth {
 		"discovery.domain=" + b.domain,
 		"dns.listen=[" + b.dns.Addr().String() + "]",
 		"dns.port=" + strconv.Itoa(int(b.dns.Port())),
+		"statsd.port=0", "statsd.socket=",
 	}, set) {
 		b.args = append(b.args, "--set", kv)
 	}

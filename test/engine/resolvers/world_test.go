@@ -151,6 +151,7 @@ func (w *world) startBerth(t *testing.T, set ...string) *process {
 		"engine.host=" + w.Host,
 		"node.id=here", "node.ec2=off", "node.ipv4=" + hostIPv4, "node.ipv6=" + hostIPv6,
 		"discovery.domain=" + domain,
+		"statsd.enabled=false",
 	}, set) {
 		args = append(args, "--set", kv)
 	}
