@@ -74,7 +74,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 
 	"github.com/berthd/berth/agent"
@@ -155,13 +154,4 @@ func (u *Usage) node() string {
 		return ""
 	}
 	return u.nodes.Node().ID
-}
-
-// ServeHTTP answers what the book answers, below /v1/usage/.
-func (u *Usage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h, ok := u.book.(http.Handler); ok {
-		h.ServeHTTP(w, r)
-		return
-	}
-	http.NotFound(w, r)
 }
