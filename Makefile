@@ -96,8 +96,8 @@ generate-check:
 pitfalls: ## list the known pitfalls and the tests that cover them
 	@go run ./test/pitfalls
 
-.PHONY: bench bench-loop bench-dns bench-names bench-statsd
-bench: bench-loop bench-dns bench-names bench-statsd ## run all benchmarks: CHECK=1 holds the counts against the limits
+.PHONY: bench bench-loop bench-dns bench-names bench-statsd bench-advice
+bench: bench-loop bench-dns bench-names bench-statsd bench-advice ## run all benchmarks: CHECK=1 holds the counts against the limits
 bench-loop: setup-bench build ## measure the way from an engine's event to a DNS answer
 	@go run ./test/bench/loop $(check_flag)
 bench-dns: setup-bench build ## measure the DNS server
@@ -106,6 +106,9 @@ bench-names: setup-bench build ## measure names in Route 53 and BIND: calls, tim
 	@go run ./test/bench/names $(check_flag)
 bench-statsd: setup-bench ## measure the statsd relay, beside others
 	@go run ./test/bench/statsd $(check_flag)
+
+bench-advice: ## score what berth advises to reserve, beside Kubernetes' autoscaler
+	@go run ./test/bench/advice $(check_flag)
 
 NIGHTLY_SEEDS ?= 1 2 3 4
 NIGHTLY_STEPS ?= 20000000
