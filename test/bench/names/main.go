@@ -135,7 +135,11 @@ func measure(ctx context.Context, s settings, t *rig.Table) (err error) {
 			return fmt.Errorf("%s: %w", part.what, err)
 		}
 	}
-	return nil
+	_, foreign, err := w.Seen.Counts()
+	if foreign > 0 {
+		t.Note("Others on the same engine made %d events meanwhile, and their names are berth's, too.", foreign)
+	}
+	return err
 }
 
 // say tells how far the bench is.
