@@ -25,7 +25,7 @@ check_flag := $(if $(filter 1,$(CHECK)),-check)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/berth
@@ -40,9 +40,15 @@ run: setup-engine build ## run the agent in the foreground on this host's engine
 demo: setup-engine build ## show real containers getting names in DNS, and losing them
 	@go run ./test/demo
 
-.PHONY: setup-engine setup setup-bench
+.PHONY: demo-bind
+demo-bind: setup-bind build ## the same with the names in a zone of BIND
+	@go run ./test/demo -bind
+
+.PHONY: setup-engine setup-bind setup setup-bench
 setup-engine:
 	@test/setup.sh engine
+setup-bind:
+	@test/setup.sh bind
 setup: ## install what the tests need, and start an engine where none answers
 	@test/setup.sh test
 setup-bench:

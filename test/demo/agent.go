@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/berthd/berth/agent/admin"
 	"github.com/berthd/berth/sinks/dnsserver"
+	"github.com/berthd/berth/test/apps"
 )
 
 // dnsPort is where containers ask: no setting can change it on their side.
@@ -23,24 +23,21 @@ const dnsPort = 53
 
 // startAgent starts berth as a child and waits until it is ready and answers
 // DNS on the bridge.
-func (s *stage) startAgent(ctx context.Context) (err error) {
-	if s.dir, err = os.MkdirTemp("", "berth-demo-"); err != nil {
-		return err
-	}
+func (s *stage) startAgent(ctx context.Context) error {
 	log, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	// An empty file, so that one in /etc plays no part here.
-	config := filepath.Join(s.dir, "berth.yaml")
-	if err := os.WriteFile(config, nil, 0o600); err != nil {
+	config, serves := "", "serves DNS"
+	if s.bind != nil {
+		config, serves = s.bind.config, "has reached BIND"
+	}
+	if err := os.WriteFile(s.configFile(), []byte(config), 0o600); err != nil {
 		return err
 	}
-	s.agent = exec.Command(s.bin, "run", "--config", config,
-		"--set", "state_dir="+filepath.Join(s.dir, "state"),
-		"--set", "admin.socket="+s.socket(),
-		"--set", "statsd.socket=")
+	s.agent = exec.Command(s.bin, append([]string{"run"}, s.flags()...)...)
 	s.agent.Stdout, s.agent.Stderr = log, log
 	// Ctrl-C is for the demo, which ends the agent in its own time.
 	s.agent.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -52,7 +49,7 @@ func (s *stage) startAgent(ctx context.Context) (err error) {
 	go func() { _ = s.agent.Wait(); close(s.ended) }()
 
 	var st admin.Status
-	err = s.until(ctx, "berth is ready and serves DNS", func() (err error) {
+	err = s.until(ctx, "berth is ready and "+serves, func() (err error) {
 		st, err = s.serving(ctx)
 		return err
 	})
@@ -66,12 +63,44 @@ func (s *stage) startAgent(ctx context.Context) (err error) {
 		said, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("%w\nberth's log:\n%s", err, said)
 	}
+	if s.bind != nil {
+		s.say("berth runs as %s, ready %s after its start.", st.Node.ID, ms(time.Since(began)))
+		return nil
+	}
 	s.say("berth runs with its defaults as %s, ready %s after its start, and answers DNS at %s.", st.Node.ID, ms(time.Since(began)), s.gateway)
 	return nil
 }
 
-// serving returns nil when the berth that was started answers DNS on the bridge.
-// That somebody answers there is no proof: it could be another berth.
+// stopAgent ends the agent in order, if it runs.
+func (s *stage) stopAgent() error {
+	if s.ended == nil {
+		return nil
+	}
+	_ = s.agent.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.ended:
+		return nil
+	case <-time.After(10 * time.Second):
+		_ = s.agent.Process.Kill()
+		return errors.New("berth did not end within 10 s of SIGTERM")
+	}
+}
+
+func (s *stage) configFile() string { return filepath.Join(s.dir, "berth.yaml") }
+
+// flags are those of the agent's own commands that read its configuration.
+func (s *stage) flags() []string {
+	return []string{
+		"--config", s.configFile(),
+		"--set", "state_dir=" + filepath.Join(s.dir, "state"),
+		"--set", "admin.socket=" + s.socket(),
+		"--set", "statsd.socket=",
+	}
+}
+
+// serving returns nil when the berth that was started answers DNS on the bridge,
+// or is ready to write to BIND. That somebody answers on the bridge is no proof: it
+// could be another berth.
 func (s *stage) serving(ctx context.Context) (st admin.Status, err error) {
 	select {
 	case <-s.ended:
@@ -84,7 +113,10 @@ func (s *stage) serving(ctx context.Context) (st admin.Status, err error) {
 	if !st.Ready {
 		return st, errors.New(st.NotReady)
 	}
-	at := netip.AddrPortFrom(s.gateway, dnsPort).String()
+	if s.bind != nil {
+		return st, s.bind.reached(st)
+	}
+	at := s.server.String()
 	for _, c := range st.Conditions {
 		for why := range strings.SplitSeq(c.Why, "; ") { // one for each address
 			if c.Component == dnsserver.Name && strings.HasPrefix(why, "listen on "+at+"/") {
@@ -98,7 +130,7 @@ func (s *stage) serving(ctx context.Context) (st admin.Status, err error) {
 	if !listens {
 		return st, fmt.Errorf("it does not listen on %s yet", at)
 	}
-	_, err = s.lookup(ctx, calcName)
+	_, err = s.lookup(ctx, s.srv(apps.Calc))
 	return st, err
 }
 

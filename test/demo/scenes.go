@@ -17,29 +17,25 @@ import (
 	"github.com/berthd/berth/test/apps/portal"
 )
 
-// The names that the sample services claim.
-const (
-	calcName = "_calc._tcp.berth.internal."
-	timeName = "_time._tcp.berth.internal."
-	sickName = "_sick._tcp.berth.internal."
-)
+// srv returns the name of a service's SRV records.
+func (s *stage) srv(service string) string { return "_" + service + "._tcp." + s.domain + "." }
 
 // names starts the services and waits for their records.
 func (s *stage) names(ctx context.Context) error {
 	s.title("Containers get names")
-	for _, service := range []struct{ app, name string }{{apps.Calc, calcName}, {apps.Time, timeName}} {
-		c, err := s.start(ctx, service.app, spec{app: service.app, labels: map[string]string{"SERVICE_8080_NAME": service.app}})
+	for _, app := range []string{apps.Calc, apps.Time} {
+		c, err := s.start(ctx, app, spec{app: app, labels: map[string]string{"SERVICE_8080_NAME": app}})
 		if err != nil {
 			return err
 		}
-		took, answer, err := s.await(ctx, c, "start", service.name, func(targets []string) bool { return len(targets) == 1 })
+		took, answer, err := s.await(ctx, c, "start", s.srv(app), func(targets []string) bool { return len(targets) == 1 })
 		if err != nil {
 			return err
 		}
 		s.starts.add(took)
-		s.say("docker run -p 8080 --label SERVICE_8080_NAME=%s …   %s after its start:", service.app, ms(took))
-		s.show("%s SRV → %s", strings.TrimSuffix(service.name, "."), answer[0])
-		if service.app == apps.Calc {
+		s.say("docker run -p 8080 --label SERVICE_8080_NAME=%s …   %s after its start:", app, ms(took))
+		s.show("%s SRV → %s", strings.TrimSuffix(s.srv(app), "."), answer[0])
+		if app == apps.Calc {
 			s.calc = c
 		}
 	}
@@ -49,15 +45,11 @@ func (s *stage) names(ctx context.Context) error {
 // together shows a third container that finds the two by DNS alone.
 func (s *stage) together(ctx context.Context) error {
 	s.title("They find each other")
-	c, err := s.start(ctx, apps.Portal, spec{app: apps.Portal, dns: s.gateway.String()})
-	if err != nil {
-		return err
-	}
-	if s.portal, err = s.address(ctx, c); err != nil {
+	if err := s.startPortal(ctx); err != nil {
 		return err
 	}
 	var ans portal.Answer
-	err = s.until(ctx, "the portal answers a request with the help of both", func() (err error) {
+	err := s.until(ctx, "the portal answers a request with the help of both", func() (err error) {
 		ans, err = s.ask(ctx, http.StatusOK)
 		return err
 	})
@@ -67,12 +59,31 @@ func (s *stage) together(ctx context.Context) error {
 	if ans.Calc.Sum != 42 || len(ans.Found) != 2 {
 		return fmt.Errorf("the portal answered %+v: want the sum 42 and two services found", ans)
 	}
-	s.say("The portal knows no addresses: its only resolver is berth, at %s.", s.gateway)
+	if s.bind != nil {
+		s.say("The portal, on the host this time, knows no addresses: its only resolver is BIND, at %s.", s.server)
+	} else {
+		s.say("The portal knows no addresses: its only resolver is berth, at %s.", s.gateway)
+	}
 	for _, f := range ans.Found {
-		s.show("%s found at %s (look-up %s)", f.Name, f.Used, f.Lookup)
+		s.show("%s found at %s (look-up %s)", strings.TrimSuffix(f.Name, "."), f.Used, f.Lookup)
 	}
 	s.show("19 + 23 = %d, says calc; it is %s, says time", ans.Calc.Sum, ans.Time.Now.Format(time.TimeOnly))
 	return nil
+}
+
+// startPortal starts the portal: in a container that asks berth, or on the host,
+// from where BIND can be asked.
+func (s *stage) startPortal(ctx context.Context) (err error) {
+	if s.bind != nil {
+		s.portal, err = s.bind.startPortal(s.domain, s.server)
+		return err
+	}
+	c, err := s.start(ctx, apps.Portal, spec{app: apps.Portal, dns: s.gateway.String()})
+	if err != nil {
+		return err
+	}
+	s.portal, err = s.address(ctx, c)
+	return err
 }
 
 // goodbye stops calc.
@@ -80,7 +91,7 @@ func (s *stage) goodbye(ctx context.Context) error {
 	s.title("A container that stops loses its name first")
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.engine.ContainerStop(ctx, s.calc, container.StopOptions{}) }()
-	took, _, err := s.await(ctx, s.calc, "kill", calcName, func(targets []string) bool { return len(targets) == 0 })
+	took, _, err := s.await(ctx, s.calc, "kill", s.srv(apps.Calc), func(targets []string) bool { return len(targets) == 0 })
 	if err != nil {
 		return err
 	}
@@ -108,7 +119,7 @@ func (s *stage) more(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		took, answer, err := s.await(ctx, c, "start", calcName, func(targets []string) bool { return len(targets) == n+1 })
+		took, answer, err := s.await(ctx, c, "start", s.srv(apps.Calc), func(targets []string) bool { return len(targets) == n+1 })
 		if err != nil {
 			return err
 		}
@@ -151,7 +162,7 @@ func (s *stage) health(ctx context.Context) error {
 		return err
 	}
 	count := func(n int) func([]string) bool { return func(targets []string) bool { return len(targets) == n } }
-	if _, _, err := s.await(ctx, c, "health_status: healthy", sickName, count(1)); err != nil {
+	if _, _, err := s.await(ctx, c, "health_status: healthy", s.srv("sick"), count(1)); err != nil {
 		return err
 	}
 	for _, state := range []struct {
@@ -162,7 +173,7 @@ func (s *stage) health(ctx context.Context) error {
 		if err := s.exec(ctx, c, "/app", "health", "-set="+state.name); err != nil {
 			return err
 		}
-		took, _, err := s.await(ctx, c, "health_status: "+state.name, sickName, count(state.count))
+		took, _, err := s.await(ctx, c, "health_status: "+state.name, s.srv("sick"), count(state.count))
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -37,8 +36,11 @@ type stage struct {
 	story
 
 	engine  *client.Client
-	gateway netip.Addr // of the default bridge
-	run     string     // the value of label
+	gateway netip.Addr     // of the default bridge
+	domain  string         // of all names
+	server  netip.AddrPort // which is asked for them
+	bind    *fleet         // nil unless the names are in a zone of BIND
+	run     string         // the value of label
 	bin     string
 	dir     string
 	agent   *exec.Cmd
@@ -55,8 +57,12 @@ type stage struct {
 	events map[string]time.Time // "container action" → when a subscriber of our own saw it
 }
 
-func newStage(out *os.File) *stage {
-	return &stage{story: newStory(out), run: fmt.Sprint(os.Getpid()), events: make(map[string]time.Time)}
+func newStage(out *os.File, bind bool) *stage {
+	s := &stage{story: newStory(out), domain: "berth.internal", run: fmt.Sprint(os.Getpid()), events: make(map[string]time.Time)}
+	if bind {
+		s.domain, s.bind = "berth.example", new(fleet)
+	}
+	return s
 }
 
 // open finds the engine, starts the agent, and subscribes to events.
@@ -74,6 +80,7 @@ func (s *stage) open(ctx context.Context, bin string) (err error) {
 	if s.gateway, err = s.bridge(ctx); err != nil {
 		return err
 	}
+	s.server = netip.AddrPortFrom(s.gateway, dnsPort)
 	if err := s.removeOrphans(ctx); err != nil {
 		return err
 	}
@@ -82,8 +89,20 @@ func (s *stage) open(ctx context.Context, bin string) (err error) {
 	}
 	s.title("Setting up")
 	s.say("The engine is Docker %s. Building three small services from our own code …", version.Version)
-	for _, app := range []string{apps.Calc, apps.Time, apps.Portal, apps.Sleeper} {
+	needed := []string{apps.Calc, apps.Time, apps.Portal, apps.Sleeper}
+	if s.bind != nil {
+		needed = slices.DeleteFunc(needed, func(app string) bool { return app == apps.Portal }) // it is on the host
+	}
+	for _, app := range needed {
 		if _, err := s.image(ctx, app); err != nil {
+			return err
+		}
+	}
+	if s.dir, err = os.MkdirTemp("", "berth-demo-"); err != nil {
+		return err
+	}
+	if s.bind != nil {
+		if err := s.startBIND(ctx); err != nil {
 			return err
 		}
 	}
@@ -210,16 +229,16 @@ func (s *stage) exec(ctx context.Context, id string, command ...string) error {
 	return nil
 }
 
-// lookup asks berth for the targets of an SRV name, as "host:port".
+// lookup asks the server for the targets of an SRV name, as "host:port".
 func (s *stage) lookup(ctx context.Context, name string) ([]string, error) {
 	m := new(dns.Msg).SetQuestion(name, dns.TypeSRV).SetEdns0(1232, false)
 	c := dns.Client{Timeout: time.Second}
-	reply, _, err := c.ExchangeContext(ctx, m, netip.AddrPortFrom(s.gateway, dnsPort).String())
+	reply, _, err := c.ExchangeContext(ctx, m, s.server.String())
 	if err != nil {
-		return nil, fmt.Errorf("ask %s for %s: %w", s.gateway, name, err)
+		return nil, fmt.Errorf("ask %s for %s: %w", s.server, name, err)
 	}
 	if reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
-		return nil, fmt.Errorf("ask %s for %s: %s", s.gateway, name, dns.RcodeToString[reply.Rcode])
+		return nil, fmt.Errorf("ask %s for %s: %s", s.server, name, dns.RcodeToString[reply.Rcode])
 	}
 	var targets []string
 	for _, rr := range reply.Answer {
@@ -290,14 +309,9 @@ func (s *stage) clear() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var errs []error
-	if s.agent != nil && s.agent.Process != nil {
-		_ = s.agent.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-s.ended:
-		case <-time.After(10 * time.Second):
-			_ = s.agent.Process.Kill()
-			errs = append(errs, errors.New("berth did not end within 10 s of SIGTERM"))
-		}
+	errs = append(errs, s.stopAgent())
+	if s.bind != nil {
+		errs = append(errs, s.bind.close())
 	}
 	if s.engine != nil {
 		errs = append(errs, s.remove(ctx, label+"="+s.run, func(string) bool { return true }))

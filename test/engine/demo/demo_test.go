@@ -24,16 +24,34 @@ import (
 	"github.com/berthd/berth/test/engine/enginetest"
 )
 
-// build builds the agent and the demo.
+// binaries holds the agent and the demo, which the first test builds for all.
+var binaries string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := os.RemoveAll(binaries); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// build returns the paths of the agent and the demo.
 func build(t *testing.T) (berth, demo string) {
 	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "github.com/berthd/berth/cmd/berth", "github.com/berthd/berth/test/demo")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	if binaries == "" {
+		dir, err := os.MkdirTemp("", "berth-demo-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		binaries = dir
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "github.com/berthd/berth/cmd/berth", "github.com/berthd/berth/test/demo")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build: %v\n%s", err, out)
+		}
 	}
-	return filepath.Join(dir, "berth"), filepath.Join(dir, "demo")
+	return filepath.Join(binaries, "berth"), filepath.Join(binaries, "demo")
 }
 
 // images lists the demo's images. Those that were there before stay.
@@ -69,6 +87,15 @@ func nothingLeft(t *testing.T, e *enginetest.Engine, tmp string, before []string
 	if files, _ := os.ReadDir(tmp); len(files) > 0 {
 		t.Errorf("%v is left in the temporary folder", files)
 	}
+	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range commands {
+		if cmd, err := os.ReadFile(path); err == nil && bytes.Contains(cmd, []byte(tmp)) {
+			t.Errorf("a process is left: %q", cmd)
+		}
+	}
 }
 
 func TestDemo(t *testing.T) {
@@ -93,12 +120,47 @@ func TestDemo(t *testing.T) {
 	nothingLeft(t, e, tmp, before)
 }
 
-func TestInterrupted(t *testing.T) {
+// TestBIND is make demo-bind.
+func TestBIND(t *testing.T) {
 	e := enginetest.Outer(t)
 	before := images(t, e)
 	berth, demo := build(t)
 	tmp := t.TempDir()
-	cmd := exec.Command(demo, "-berth", berth)
+	cmd := exec.Command(demo, "-berth", berth, "-bind")
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("the demo failed: %v\n%s", err, out)
+	}
+	for _, want := range []string{
+		"_calc._tcp.berth.example SRV +short", "19 + 23 = 42", "its record was gone", "out of DNS", "BIND says REFUSED",
+		"the zone is as it was", "rfc2136: no records of this host are left", "That was all",
+	} {
+		if !bytes.Contains(out, []byte(want)) {
+			t.Errorf("the demo does not say %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", out)
+	}
+	nothingLeft(t, e, tmp, before)
+}
+
+func TestInterrupted(t *testing.T) {
+	e := enginetest.Outer(t)
+	berth, demo := build(t)
+	for _, bind := range []bool{false, true} {
+		t.Run(fmt.Sprintf("bind %t", bind), func(t *testing.T) {
+			interrupt(t, e, exec.Command(demo, "-berth", berth, fmt.Sprintf("-bind=%t", bind)))
+		})
+	}
+}
+
+// interrupt runs a demo and interrupts it.
+func interrupt(t *testing.T, e *enginetest.Engine, cmd *exec.Cmd) {
+	t.Helper()
+	before := images(t, e)
+	tmp := t.TempDir()
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
