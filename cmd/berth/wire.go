@@ -187,13 +187,34 @@ func (d *daemon) metricComponent(sink agent.MetricSink, section any, interval ti
 	return c
 }
 
-// metricSink returns what sends all figures to a sink, at once and at each
-// interval.
+// firstLook bounds how long figures wait for a first look at the engine.
+const firstLook = 10 * time.Second
+
+// looked waits until all of the engine's containers are known, or for as long as
+// is bearable: figures of a berth that has only just started would tell of an
+// engine that is away, at each restart.
+func (d *daemon) looked(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, firstLook)
+	defer cancel()
+	feed := d.agent.Store().Subscribe()
+	defer feed.Close()
+	for !feed.Snapshot().Complete {
+		select {
+		case <-feed.Changed():
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// metricSink returns what sends all figures to a sink, after a first look at the
+// engine and then at each interval.
 func (d *daemon) metricSink(sink agent.MetricSink, interval time.Duration) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if c, ok := sink.(io.Closer); ok {
 			defer func() { _ = c.Close() }()
 		}
+		d.looked(ctx)
 		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {

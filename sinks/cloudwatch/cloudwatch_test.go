@@ -7,6 +7,10 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -291,10 +295,59 @@ func TestWrite_InstanceProfile(t *testing.T) {
 		time.Now().Add(6*time.Hour).UTC().Format(time.RFC3339)))
 	r := newRig(t)
 	r.write(gauge("berth_a", 1))
-	imds.SetMode(fakeaws.Disabled) // version 2 does not work: that is no reason for 1
+
+	// No token is to be had, as behind a proxy. That is no reason for version 1.
+	to, err := url.Parse(imds.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(to) }}
+	asked := 0
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method == http.MethodPut {
+			asked++
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		pass.ServeHTTP(w, req)
+	}))
+	t.Cleanup(proxy.Close)
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", proxy.URL)
 	r2 := newRig(t)
 	if c := r2.fails(gauge("berth_a", 1)); !strings.Contains(c.Why, "no AWS credentials") {
-		t.Errorf("without metadata: %q", c.Why)
+		t.Errorf("without a token: %q", c.Why)
+	}
+	if asked == 0 {
+		t.Error("no token was asked for")
+	}
+}
+
+// Those who provide credentials hold up a Write no longer than it may take.
+func TestWrite_CredentialsHang(t *testing.T) {
+	imds := fakeaws.ServeIMDS(t, fakeaws.Instance{})
+	for k, v := range map[string]string{
+		"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.URL(),
+	} {
+		t.Setenv(k, v)
+	}
+	imds.SetMode(fakeaws.Silent)
+	r := newRig(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.sink.Write(ctx, []agent.Sample{gauge("berth_a", 1)}) }()
+	for deadline := time.Now().Add(2 * time.Minute); len(imds.Requests()) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no credentials were asked for")
+		}
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+	// The SDK goes on asking by itself, 5 s at most for an operation: wait for it.
+	imds.SetMode(fakeaws.Disabled)
+	if _, err := r.sink.aws.Credentials.Retrieve(t.Context()); err == nil {
+		t.Error("there are credentials")
 	}
 }
 

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/berthd/berth/agent"
+)
+
+// writes counts batches.
+type writes int
+
+func (w *writes) Name() string { return "counting" }
+
+func (w *writes) Write(context.Context, []agent.Sample) error {
+	*w++
+	return nil
+}
+
+// A berth that has only just started knows nothing of the engine, and says so to
+// nobody: each restart would look like an engine that is away. An engine that is
+// away is told of all the same.
+func TestMetricsWaitForTheFirstLook(t *testing.T) {
+	for _, comes := range []bool{true, false} {
+		d := idleDaemon(t)
+		synctest.Test(t, func(t *testing.T) {
+			d.agent.Store().Publish(&agent.Snapshot{Seq: 1})
+			ctx, cancel := context.WithCancel(t.Context())
+			var sent writes
+			done := make(chan error, 1)
+			go func() { done <- d.metricSink(&sent, time.Minute)(ctx) }()
+			want := func(when string, n writes) {
+				t.Helper()
+				if synctest.Wait(); sent != n {
+					t.Errorf("%s: %d batches were sent, want %d", when, sent, n)
+				}
+			}
+			want("before the first look", 0)
+			if comes {
+				d.agent.Store().Publish(&agent.Snapshot{Seq: 2, Complete: true})
+			} else {
+				time.Sleep(firstLook)
+			}
+			want("afterwards", 1)
+			time.Sleep(time.Minute)
+			want("a minute later", 2)
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
