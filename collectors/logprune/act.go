@@ -1,0 +1,429 @@
+package logprune
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/berthd/berth/agent"
+)
+
+// The bounds of one batch: its folders share a look through /proc and a write to
+// the journal.
+const (
+	batchSize    = 512
+	pressedBatch = 32 // between two looks at how full the file system is
+	workers      = 2  // that survey and delete: see Pruner.workers
+	inspectors   = 8  // inspects at once
+	inspectLimit = 10 * time.Second
+)
+
+// Inspector asks the engine about one container. The error of one that does not
+// exist wraps agent.ErrNotFound. It is safe for concurrent use.
+type Inspector interface {
+	Inspect(ctx context.Context, id string) (*agent.Container, error)
+}
+
+// Archive tells which files are not archived yet. It is asked right before their
+// folder is moved to the trash, and again when it was, and nobody holds them open.
+// An error means that it does not know; then the folder stays. An empty answer,
+// nil or not, means that all of them are archived.
+type Archive interface {
+	Missing(ctx context.Context, files []agent.FileID) ([]agent.FileID, error)
+}
+
+// job is one folder on its way out.
+type job struct {
+	i      int32 // index into found.folders
+	folder *folder
+	rule   rule
+	path   string
+	id     string
+	root   int // open handle of its root
+	trash  int // of the trash of the root, or -1
+	survey survey
+	inBin  bool // it is in the trash
+	alive  bool // the engine has its container
+	err    error
+	fix    string
+	seq    uint64
+	done   bool
+}
+
+func (j *job) refuse(err error, fix string) {
+	if j.err == nil {
+		j.err, j.fix = err, fix
+	}
+}
+
+// open returns those that nothing is in the way of.
+func open(jobs []*job) []*job {
+	out := make([]*job, 0, len(jobs))
+	for _, j := range jobs {
+		if j.err == nil {
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+// act deletes the folders of one batch, as far as nothing is in the way. An error
+// ends the run; what is in the way of one folder does not.
+func (p *Pruner) act(ctx context.Context, pl *plan, batch []int32, pace *pace) error {
+	if err := p.sameWorld(pl); err != nil {
+		return err
+	}
+	h := newHandles(p.k, pl)
+	defer h.close()
+	jobs := make([]*job, len(batch))
+	for n, i := range batch {
+		f := &pl.found.folders[i]
+		jobs[n] = &job{i: i, folder: f, rule: pl.rulings[i].rule, path: pl.found.path(int(i)), id: f.id.String(), inBin: f.trash, trash: -1}
+	}
+	p.ask(ctx, pl, jobs)
+	p.believe(pl, jobs)
+	for _, j := range open(jobs) {
+		h.give(j)
+	}
+	p.restore(jobs)
+	p.surveyAll(ctx, pl, open(jobs))
+	p.refuseHeld(pl, jobs)
+	p.archived(ctx, open(jobs))
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := p.intend(pl, open(jobs)); err != nil {
+		return err
+	}
+	// From here on, what is in the way undoes what was done.
+	defer p.record(pl, jobs)
+	if err := p.sameWorld(pl); err != nil {
+		p.undo(jobs, err)
+		return err
+	}
+	p.appeared(pl, open(jobs))
+	for _, j := range open(jobs) {
+		if !j.inBin {
+			h.bin(j)
+		}
+	}
+	p.undo(jobs, nil)
+	p.recheck(ctx, pl, jobs)
+	p.removeAll(ctx, open(jobs), pace)
+	return ctx.Err()
+}
+
+// sameWorld reports why the word of the engine no longer counts, if so.
+func (p *Pruner) sameWorld(pl *plan) error {
+	snap := p.feed.Snapshot()
+	if snap.EngineID != pl.snap.EngineID || snap.EngineRoot != pl.snap.EngineRoot {
+		return errors.New("another engine answers than when this was planned")
+	}
+	return p.trust(snap)
+}
+
+// ask inspects each container. Only "no such container" lets its folder go; for
+// stopped ones, that it is as it was.
+func (p *Pruner) ask(ctx context.Context, pl *plan, jobs []*job) {
+	var wg sync.WaitGroup
+	next := make(chan *job)
+	for range min(p.inspectors, len(jobs)) {
+		wg.Go(func() {
+			for j := range next {
+				p.askOne(ctx, pl, j)
+			}
+		})
+	}
+	for _, j := range jobs {
+		next <- j
+	}
+	close(next)
+	wg.Wait()
+}
+
+func (p *Pruner) askOne(ctx context.Context, pl *plan, j *job) {
+	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
+	defer cancel()
+	c, err := p.inspector.Inspect(ctx, j.id)
+	switch {
+	case errors.Is(err, agent.ErrNotFound):
+		if j.rule == ruleRestore {
+			j.refuse(errors.New("its container went meanwhile: the next scan decides anew"), "")
+		}
+	case err != nil:
+		j.refuse(fmt.Errorf("the engine does not say whether its container is there: %w", err), "see `berth status`")
+	}
+	j.alive = err == nil
+	if err == nil && !j.inBin && !p.stoppedStill(pl, j, c) {
+		j.refuse(fmt.Errorf("the engine says that its container is there (%s)", c.State), "")
+	}
+}
+
+// believe has the retention of containers that are there after all count from the
+// next time that they seem to be gone.
+func (p *Pruner) believe(pl *plan, jobs []*job) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, j := range jobs {
+		if mem := pl.memory.find(j.folder.id); j.alive && mem != nil && !mem.Gone.IsZero() {
+			mem.Gone = time.Time{}
+			pl.memory.dirty = true
+		}
+	}
+}
+
+// stoppedStill reports whether an existing container's folder may go.
+func (p *Pruner) stoppedStill(pl *plan, j *job, c *agent.Container) bool {
+	who := pl.rulings[j.i].who
+	if p.cfg.When != whenStopped || who < 0 || !hasEnded(c) {
+		return false
+	}
+	was := pl.snap.Containers[who]
+	return was.ID == c.ID && was.Run() == c.Run() && was.FinishedAt.Equal(c.FinishedAt)
+}
+
+// restore moves folders back whose containers are there after all.
+func (p *Pruner) restore(jobs []*job) {
+	for _, j := range open(jobs) {
+		if !j.inBin || !j.alive {
+			continue
+		}
+		err := p.k.renameat2(j.trash, j.id, j.root, j.id)
+		if err != nil {
+			j.refuse(fmt.Errorf("it cannot be moved back from the trash: %w", err), "move it back by hand")
+			continue
+		}
+		p.log.Warn("moved back from the trash: its container is there", "folder", j.path)
+		p.stats.restored.Add(1)
+		j.inBin = false
+		j.refuse(errors.New("its container is there"), "")
+	}
+}
+
+// surveyAll looks at all trees.
+func (p *Pruner) surveyAll(ctx context.Context, pl *plan, jobs []*job) {
+	p.share(jobs, func() func(*job) {
+		look := newSurveyor(p.k, p.cfg.Archive == archiveRequired)
+		return func(j *job) {
+			var err error
+			j.survey, err = look.look(ctx, j.dir(), j.id)
+			switch {
+			case errors.Is(err, errMountInside):
+				j.refuse(err, "unmount it: everything below a mount belongs to somebody else")
+			case err != nil:
+				j.refuse(err, "")
+			case !j.inBin:
+				p.unchanged(pl, j)
+			}
+		}
+	})
+}
+
+// dir is the open folder that a job's folder is in.
+func (j *job) dir() int {
+	if j.inBin {
+		return j.trash
+	}
+	return j.root
+}
+
+// unchanged refuses a tree in which a file has changed within the retention.
+func (p *Pruner) unchanged(pl *plan, j *job) {
+	need := p.cfg.Retain.Std()
+	if j.rule == rulePressed {
+		need = p.cfg.RetainMin.Std()
+	}
+	age := p.now().Sub(time.Unix(0, j.survey.newest))
+	known := pl.memory.find(j.folder.id) != nil || pl.rulings[j.i].who >= 0
+	if age < need && (age >= 0 || !known) {
+		j.refuse(fmt.Errorf("a file in it changed at %s, and it is kept for %v after that", time.Unix(0, j.survey.newest).UTC().Format(time.RFC3339), need), "")
+	}
+}
+
+// refuseHeld refuses folders that somebody has open, and those where that cannot be
+// told.
+func (p *Pruner) refuseHeld(pl *plan, jobs []*job) {
+	ready := open(jobs)
+	if len(ready) == 0 {
+		return
+	}
+	byDev := make(map[uint64]*wants)
+	var all []*wants
+	ours, err := readMounts(p.proc.dir + "/self/mountinfo")
+	for n, j := range ready {
+		w := byDev[j.survey.node.dev]
+		if w == nil {
+			w = &wants{dev: j.survey.node.dev, folders: make([]string, len(ready))}
+			byDev[w.dev] = w
+			all = append(all, w)
+		}
+		for _, ino := range j.survey.inodes {
+			w.inodes = append(w.inodes, inodeOf{ino, int32(n)})
+		}
+		w.folders[n] = within(ours, j.path)
+	}
+	for _, w := range all {
+		w.sort()
+	}
+	got := p.proc.look(all, livePIDs(pl.snap), false)
+	if err != nil && got.unsure == nil {
+		got.unsure = fmt.Errorf("%w: %w", errUnsure, err)
+	}
+	p.stats.held.Store(int64(len(got.trees)))
+	for n, who := range got.trees {
+		ready[n].refuse(&heldError{who}, "stop it, or have it reopen its log files")
+	}
+	if got.unsure == nil {
+		return
+	}
+	if p.cfg.CannotTell == unsureReport {
+		p.health.Set("held", got.unsure, "prune.cannot_tell is report: deletions go on")
+		return
+	}
+	for _, j := range ready {
+		j.refuse(got.unsure, "let berth look at /proc/PID/fd of all processes (CAP_SYS_PTRACE), or set prune.cannot_tell to report")
+	}
+}
+
+// heldError is why a folder in which a file is open stays.
+type heldError struct{ who holder }
+
+func (e *heldError) Error() string {
+	return "a file in it is open, or it is mounted somewhere: " + e.who.String()
+}
+
+func livePIDs(snap *agent.Snapshot) []int {
+	var pids []int
+	for _, c := range snap.Containers {
+		if c.PID > 0 && c.Alive() {
+			pids = append(pids, c.PID)
+		}
+	}
+	return pids
+}
+
+// archived refuses folders with files that are not archived, where they must be.
+func (p *Pruner) archived(ctx context.Context, jobs []*job) {
+	if p.cfg.Archive != archiveRequired {
+		return
+	}
+	for _, j := range jobs {
+		if p.archive == nil {
+			j.refuse(errors.New("prune.archive is required, and nothing archives logs on this host"), "set prune.archive to ignored, or ship the logs")
+			continue
+		}
+		missing, err := p.archive.Missing(ctx, j.survey.files)
+		switch {
+		case err != nil:
+			j.refuse(fmt.Errorf("it is not known whether it is archived: %w", err), "")
+		case len(missing) > 0:
+			j.refuse(fmt.Errorf("%d of its %d files are not archived yet", len(missing), len(j.survey.files)), "")
+		}
+	}
+}
+
+// appeared refuses folders whose container the newest snapshot has.
+func (p *Pruner) appeared(pl *plan, jobs []*job) {
+	snap := p.feed.Snapshot()
+	if snap.Seq == pl.snap.Seq {
+		return
+	}
+	x := newIndex(snap.Containers)
+	for _, j := range jobs {
+		if i, ok := x[j.folder.id]; ok && !p.stoppedStill(pl, j, snap.Containers[i]) {
+			j.refuse(errors.New("its container appeared meanwhile"), "")
+		}
+		for _, id := range snap.Unread {
+			if strings.HasPrefix(id, j.id) {
+				j.refuse(errors.New("its container appeared meanwhile"), "")
+			}
+		}
+	}
+}
+
+// recheck looks once more, now that nobody can open the files by their path, and
+// moves back what somebody has opened, started or written to meanwhile.
+func (p *Pruner) recheck(ctx context.Context, pl *plan, jobs []*job) {
+	moved := open(jobs)
+	for _, j := range moved {
+		if pl.rulings[j.i].who >= 0 && j.rule != ruleTrash {
+			if c, err := p.inspector.Inspect(ctx, j.id); err == nil && !p.stoppedStill(pl, j, c) || err != nil && !errors.Is(err, agent.ErrNotFound) {
+				j.refuse(errors.New("its container was started meanwhile"), "")
+			}
+		}
+	}
+	p.refuseHeld(pl, moved)
+	if p.cfg.Archive == archiveRequired {
+		look := newSurveyor(p.k, true)
+		for _, j := range open(moved) {
+			var err error
+			if j.survey, err = look.look(ctx, j.dir(), j.id); err != nil {
+				j.refuse(err, "")
+			}
+		}
+		p.archived(ctx, open(moved))
+	}
+	p.undo(moved, nil)
+}
+
+// undo moves those back that something is in the way of, or all if err is not nil.
+func (p *Pruner) undo(jobs []*job, err error) {
+	for _, j := range jobs {
+		if err != nil {
+			j.refuse(err, "")
+		}
+		if j.err == nil || !j.inBin || j.folder.trash || j.done {
+			continue
+		}
+		if err := p.k.renameat2(j.trash, j.id, j.root, j.id); err != nil {
+			j.err = fmt.Errorf("%w; and it cannot be moved back from the trash: %w", j.err, err)
+			continue
+		}
+		j.inBin = false
+	}
+}
+
+// removeAll deletes what is in the trash.
+func (p *Pruner) removeAll(ctx context.Context, jobs []*job, pace *pace) {
+	p.share(jobs, func() func(*job) {
+		r := newRemover(p.k, pace)
+		return func(j *job) {
+			if ctx.Err() != nil {
+				j.refuse(ctx.Err(), "")
+				return
+			}
+			before := r.files
+			err := r.remove(ctx, j.dir(), j.id, j.survey.node)
+			p.progress.files.Add(r.files - before)
+			if err != nil {
+				j.refuse(err, "")
+				return
+			}
+			j.done = true
+			p.progress.folders.Add(1)
+			p.progress.bytes.Add(j.survey.bytes)
+		}
+	})
+}
+
+// share has the workers do all jobs. start makes what one worker needs.
+func (p *Pruner) share(jobs []*job, start func() func(*job)) {
+	next := make(chan *job, len(jobs))
+	for _, j := range jobs {
+		next <- j
+	}
+	close(next)
+	var wg sync.WaitGroup
+	for range min(p.workers, len(jobs)) {
+		wg.Go(func() {
+			do := start()
+			for j := range next {
+				do(j)
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,97 @@
+package logprune
+
+import (
+	"errors"
+	"fmt"
+)
+
+// why says for the record why a folder goes.
+func (pl *plan) why(j *job) string {
+	switch j.rule {
+	case rulePressed:
+		return "its container is gone, and the file system is full"
+	case ruleTrash:
+		return "finishes an interrupted deletion"
+	}
+	if pl.rulings[j.i].who >= 0 {
+		return "its container has ended"
+	}
+	return "its container is gone"
+}
+
+// intend writes down what is about to be deleted.
+func (p *Pruner) intend(pl *plan, jobs []*job) error {
+	if len(jobs) == 0 {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]Deletion, 0, len(jobs))
+	for _, j := range jobs {
+		j.seq = p.ledger.next
+		p.ledger.next++
+		all = append(all, Deletion{
+			Seq: j.seq, Kind: KindFolder, Path: j.path, ID: j.id, Container: pl.name(j.folder, pl.rulings[j.i]),
+			Why: pl.why(j), Planned: p.now().UTC(), Bytes: j.survey.bytes, Files: j.survey.entries,
+		})
+	}
+	return p.write(all)
+}
+
+// record writes down what became of it.
+func (p *Pruner) record(pl *plan, jobs []*job) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now().UTC()
+	var all []Deletion
+	for _, j := range jobs {
+		switch {
+		case j.done:
+			delete(p.refusals, j.path)
+			p.stats.deleted.Add(1)
+			p.stats.bytes.Add(j.survey.bytes)
+			p.stats.files.Add(j.survey.entries)
+			p.log.Info("deleted", "folder", j.path, "container", pl.name(j.folder, pl.rulings[j.i]), "why", pl.why(j), "files", j.survey.entries, "bytes", j.survey.bytes)
+		case j.err != nil:
+			p.refusals[j.path] = &refusal{err: j.err, fix: j.fix, at: now}
+			p.stats.refused.Add(1)
+			p.progress.refused.Add(1)
+			p.log.Debug("not deleted", "folder", j.path, "err", j.err)
+		}
+		if j.seq == 0 {
+			continue
+		}
+		d := Deletion{
+			Seq: j.seq, Kind: KindFolder, Path: j.path, ID: j.id, Container: pl.name(j.folder, pl.rulings[j.i]),
+			Why: pl.why(j), Planned: now, Bytes: j.survey.bytes, Files: j.survey.entries,
+		}
+		if i := p.ledger.find(j.seq); i >= 0 {
+			d.Planned = p.ledger.history[i].Planned
+		}
+		if j.done {
+			d.Done = now
+		} else if j.err != nil {
+			d.Error, d.Bytes, d.Files = j.err.Error(), 0, 0
+		}
+		all = append(all, d)
+	}
+	if len(all) > 0 {
+		_ = p.write(all) // a condition; the deed is done
+	}
+}
+
+// write makes deletions durable. It is called with p.mu held. That there is no room is no error.
+func (p *Pruner) write(all []Deletion) error {
+	full, err := p.ledger.write(record{Deletions: all})
+	switch {
+	case err != nil:
+		err = fmt.Errorf("the journal of deletions cannot be written: %w", err)
+		p.health.Set("state", err, "check that state_dir exists and is writable")
+		return err
+	case full:
+		p.health.Set("state", errors.New("the disk has no room for the journal of deletions; it is kept in memory until there is"), "")
+	default:
+		p.health.Set("state", nil, "")
+	}
+	return nil
+}
