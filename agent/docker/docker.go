@@ -3,8 +3,9 @@
 // 20.10) or newer, and negotiates the version anew with each session, so that
 // an engine may be upgraded underneath it.
 //
-// It reads only, through six calls: events, info, container list and inspect,
-// network list, ping. Nothing of the client's types leaves the package, which
+// It reads, through seven calls: events, info, container list and inspect,
+// network list, image list, ping. The two that change anything, the removal of an
+// image and of a container, are in prune.go. Nothing of the client's types leaves the package, which
 // keeps a move to the module's successor within this folder.
 //
 // # Sessions

@@ -18,6 +18,7 @@ import (
 	"github.com/berthd/berth/agent/docker"
 	"github.com/berthd/berth/agent/node"
 	"github.com/berthd/berth/collectors/discovery"
+	"github.com/berthd/berth/collectors/logprune"
 	"github.com/berthd/berth/collectors/statsd"
 	"github.com/berthd/berth/collectors/usage"
 	"github.com/berthd/berth/sinks/cloudwatch"
@@ -69,6 +70,9 @@ type Config struct {
 	Usage usage.Config `yaml:"usage"`
 	// StatsD relays the metrics that containers send, and says who they are.
 	StatsD statsd.Config `yaml:"statsd"`
+	// Prune deletes the log folders of containers that are gone. Until it is
+	// enabled, it only plans.
+	Prune logprune.Config `yaml:"prune"`
 	// OpenMetrics serves berth's own figures to Prometheus.
 	OpenMetrics openmetrics.Config `yaml:"openmetrics"`
 	// DogStatsD sends berth's own figures to a Datadog agent.
@@ -133,6 +137,7 @@ func DefaultConfig() Config {
 		Route53:      route53.DefaultConfig(),
 		Usage:        usage.DefaultConfig(),
 		StatsD:       statsd.DefaultConfig(),
+		Prune:        logprune.DefaultConfig(),
 		OpenMetrics:  openmetrics.DefaultConfig(),
 		DogStatsD:    dogstatsd.DefaultConfig(),
 		CloudWatch:   cloudwatch.DefaultConfig(),

@@ -149,7 +149,7 @@ func TestFiguresUnderReload(t *testing.T) {
 	for _, src := range d.sources() {
 		names = append(names, src.Name)
 	}
-	if got, want := strings.Join(names, " "), "berth discovery usage"; got != want {
+	if got, want := strings.Join(names, " "), "berth discovery prune usage"; got != want {
 		t.Errorf("got the sources %q, want %q", got, want)
 	}
 }

@@ -305,7 +305,7 @@ func TestMetricsAreWellNamed(t *testing.T) {
 		}
 	}
 	// That the daemon is there, and each of its components that has figures.
-	for _, prefix := range []string{"berth_build_info", "berth_condition", "berth_component_", "berth_engine_", "berth_discovery_", "berth_dnsserver_", "berth_statsd_", "berth_openmetrics_", "berth_dogstatsd_", "berth_cloudwatch_", "berth_usage_", "berth_node_", "berth_container_"} {
+	for _, prefix := range []string{"berth_build_info", "berth_condition", "berth_component_", "berth_engine_", "berth_discovery_", "berth_dnsserver_", "berth_statsd_", "berth_prune_", "berth_openmetrics_", "berth_dogstatsd_", "berth_cloudwatch_", "berth_usage_", "berth_node_", "berth_container_"} {
 		if !slices.ContainsFunc(families, func(f *dto.MetricFamily) bool { return strings.HasPrefix(f.GetName(), prefix) }) {
 			t.Errorf("got no metric that begins with %s", prefix)
 		}

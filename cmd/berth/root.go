@@ -127,6 +127,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		c.portsCommand(),
 		c.explainCommand(),
 		c.statsdCommand(),
+		c.pruneCommand(),
 		c.configCommand(),
 		c.reloadCommand(),
 		c.deregisterCommand(),

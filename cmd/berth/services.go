@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -116,16 +117,21 @@ func (c *cli) printPorts(list []discovery.PortMapping) {
 
 const explainHelp = `Say rule by rule why a container has its names, or has none, with which tags its
 metrics are passed on, and what would change that. The container may be given by
-name, ID, or the beginning of an ID.`
+name, ID, or the beginning of an ID.
+
+Given the path of a log folder, say why it is kept, or when it will be deleted.`
 
 func (c *cli) explainCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "explain <container>",
-		Short:   "Say why a container has a name, or has none",
+		Use:     "explain <container|folder>",
+		Short:   "Say why a container has a name, or a log folder is kept",
 		Long:    explainHelp,
-		Example: "  berth explain web\n  berth explain 3f2a9c --json",
+		Example: "  berth explain web\n  berth explain 3f2a9c --json\n  berth explain /var/log/acme/web/containers/3f2a9c0d1e5b",
 		Args:    exactly("container"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if filepath.IsAbs(args[0]) {
+				return c.explainFolder(cmd, args[0])
+			}
 			ex, err := c.explanation(cmd.Context(), args[0])
 			if err != nil {
 				return err

@@ -66,6 +66,11 @@ func (d *daemon) build(cfg Config) ([]*component, error) {
 		}
 		out = append(out, c)
 	}
+	prune, err := d.prune(cfg.Prune)
+	if err != nil {
+		return nil, fmt.Errorf("prune: %w", err)
+	}
+	out = append(out, prune)
 	if cfg.OpenMetrics.Enabled && !d.dryRun {
 		page, err := openmetrics.New(cfg.OpenMetrics, d.envFor(openmetrics.Name), d.sources)
 		if err != nil {

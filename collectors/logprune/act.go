@@ -280,7 +280,7 @@ func (p *Pruner) refuseHeld(pl *plan, jobs []*job) {
 		return
 	}
 	if p.cfg.CannotTell == unsureReport {
-		p.health.Set("held", got.unsure, "prune.cannot_tell is report: deletions go on")
+		p.report("held", got.unsure, "prune.cannot_tell is report: deletions go on")
 		return
 	}
 	for _, j := range ready {

@@ -30,7 +30,7 @@ func (p *Pruner) cycle(ctx context.Context) {
 		return // ctx has ended
 	}
 	p.reportScan(pl)
-	if p.cfg.Enabled && !p.dryRun {
+	if p.active() {
 		p.execute(ctx, pl)
 		p.sweep(pl)
 	}
@@ -122,7 +122,7 @@ func (p *Pruner) execute(ctx context.Context, pl *plan) {
 	if len(now)+len(pressed) == 0 {
 		return
 	}
-	p.progress.start(len(now), p.now())
+	p.progress.total.Store(int64(len(now)))
 	full := len(p.pressure.on) > 0
 	pace := newPace(p.cfg.Rate)
 	if full {
@@ -148,7 +148,7 @@ func (p *Pruner) execute(ctx context.Context, pl *plan) {
 	if err != nil && ctx.Err() == nil {
 		p.log.Warn("pruning was stopped", "err", err)
 	}
-	p.progress.stop(err, p.now())
+	p.progress.stop(err)
 }
 
 // stillFull measures the file system of a folder anew.
@@ -191,7 +191,7 @@ func (p *Pruner) relieve(ctx context.Context, pl *plan) {
 		gone := p.proc.look(nil, nil, true).lost
 		errs = append(errs, alarm(at, u, pl.writers(ctx, p.k, dev), gone, dev))
 	}
-	p.health.Set("pressure", errors.Join(errs...), "rotate these logs (packaging/examples/logrotate-berth.conf), or give the host a larger disk; nothing of a live container is ever deleted")
+	p.report("pressure", errors.Join(errs...), "rotate these logs (packaging/examples/logrotate-berth.conf), or give the host a larger disk; nothing of a live container is ever deleted")
 }
 
 // hurry brings a daily run forward, to once an hour at most.
@@ -222,9 +222,9 @@ func (p *Pruner) settle(pl *plan) {
 	p.ledger.memory.forget(p.now(), func(id containerID) bool { return has[id] })
 	if p.ledger.j != nil {
 		if err := p.ledger.save(); err != nil {
-			p.health.Set("state", err, "check that state_dir exists, is writable and has room")
+			p.report("state", err, "check that state_dir exists, is writable and has room")
 		} else {
-			p.health.Set("state", nil, "")
+			p.report("state", nil, "")
 		}
 	}
 	p.reportRefusals()
@@ -241,13 +241,13 @@ func (p *Pruner) reportRefusals() {
 		unsure = unsure || errors.Is(r.err, errUnsure)
 	}
 	if first == "" {
-		p.health.Set("refused", nil, "")
+		p.report("refused", nil, "")
 	} else {
 		r := p.refusals[first]
-		p.health.Set("refused", fmt.Errorf("%d folders are due and stay, such as %s: %w", len(p.refusals), first, r.err), "see `berth explain "+first+"`")
+		p.report("refused", fmt.Errorf("%d folders are due and stay, such as %s: %w", len(p.refusals), first, r.err), "see `berth explain "+first+"`")
 	}
 	if !unsure && p.cfg.CannotTell != unsureReport {
-		p.health.Set("held", nil, "")
+		p.report("held", nil, "")
 	}
 }
 
@@ -255,10 +255,10 @@ func (p *Pruner) reportRefusals() {
 // not pass by itself.
 func (p *Pruner) reportEngine(blocked error) {
 	if e, ok := errors.AsType[*engineError](blocked); ok {
-		p.health.Set("engine", fmt.Errorf("nothing is deleted: %w", e.error), e.fix)
+		p.report("engine", fmt.Errorf("nothing is deleted: %w", e.error), e.fix)
 		return
 	}
-	p.health.Set("engine", nil, "")
+	p.report("engine", nil, "")
 }
 
 func (p *Pruner) reportScan(pl *plan) {
@@ -266,11 +266,11 @@ func (p *Pruner) reportScan(pl *plan) {
 	if n := len(pl.found.errs); n > 0 {
 		err = fmt.Errorf("%d folders cannot be looked at, such as %w", n, pl.found.errs[0])
 	}
-	p.health.Set("scan", err, "berth must be root, with CAP_DAC_READ_SEARCH; or correct prune.roots")
+	p.report("scan", err, "berth must be root, with CAP_DAC_READ_SEARCH; or correct prune.roots")
 	if p.watch != nil {
 		left, err := p.watch.set(pl.found.passed)
 		p.stats.unwatched.Store(int64(left))
-		p.health.Set("watch", err, "these are found by the scan only; raise fs.inotify.max_user_watches")
+		p.report("watch", err, "these are found by the scan only; raise fs.inotify.max_user_watches")
 	}
 }
 
@@ -298,7 +298,7 @@ func (p *Pruner) others(ctx context.Context) {
 	}
 	p.hurried = now
 	if err := errors.Join(errs...); ctx.Err() == nil {
-		p.health.Set("images", err, "see berth's log")
+		p.report("images", err, "see berth's log")
 	}
 	p.soonOthers()
 }
@@ -315,26 +315,24 @@ func (p *Pruner) soonOthers() {
 
 // progress says how far a run is. It is safe for concurrent use.
 type progress struct {
-	runs, total, folders, files, bytes, refused atomic.Int64
-	began, ended                                atomic.Int64 // ns since 1970
-	err                                         atomic.Pointer[string]
+	running                                            atomic.Bool // one that was asked for
+	runs, total, folders, files, bytes, refused, began atomic.Int64
+	err                                                atomic.Pointer[string]
 }
 
-func (g *progress) start(total int, now time.Time) {
-	g.total.Store(int64(total))
-	g.folders.Store(0)
-	g.files.Store(0)
-	g.bytes.Store(0)
-	g.refused.Store(0)
+// reset begins a run that was asked for.
+func (g *progress) reset(now time.Time) {
+	g.runs.Add(1)
+	for _, n := range []*atomic.Int64{&g.total, &g.folders, &g.files, &g.bytes, &g.refused} {
+		n.Store(0)
+	}
 	g.err.Store(nil)
-	g.ended.Store(0)
 	g.began.Store(now.UnixNano())
 }
 
-func (g *progress) stop(err error, now time.Time) {
+func (g *progress) stop(err error) {
 	if err != nil {
 		text := err.Error()
 		g.err.Store(&text)
 	}
-	g.ended.Store(now.UnixNano())
 }

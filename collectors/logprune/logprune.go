@@ -220,12 +220,13 @@ func (p *Pruner) Run(ctx context.Context, f agent.Feed) error {
 }
 
 func (p *Pruner) begin(f agent.Feed) {
-	p.feed = f
-	p.unsafe = probe(p.k)
-	p.health.Set("kernel", p.unsafe, "berth prunes nothing on this host; use another kernel, or allow openat2 in the filter")
+	p.mu.Lock()
+	p.feed, p.unsafe = f, probe(p.k)
+	p.mu.Unlock()
+	p.report("kernel", p.unsafe, "berth prunes nothing on this host; use another kernel, or allow openat2 in the filter")
 	var err error
 	p.watch, err = newWatcher(p.cfg.MaxWatches)
-	p.health.Set("watch", err, "new folders are found by the scan only; raise fs.inotify.max_user_instances")
+	p.report("watch", err, "new folders are found by the scan only; raise fs.inotify.max_user_instances")
 	now := p.now()
 	p.nextImages = daily(now, p.cfg.Images.At, p.cfg.Images.Jitter.Std(), p.host())
 	p.nextContainers = daily(now, p.cfg.Containers.At, p.cfg.Containers.Jitter.Std(), p.host())
@@ -245,8 +246,19 @@ func (p *Pruner) end() {
 	}
 	p.ledger.j = nil
 	for condition := range conditions {
-		p.health.Set(condition, nil, "")
+		p.report(condition, nil, "")
 	}
+}
+
+// active reports whether anything may be deleted.
+func (p *Pruner) active() bool { return p.cfg.Enabled && !p.dryRun }
+
+// report sets a condition. In a dry run nobody need be woken: the plan says it all.
+func (p *Pruner) report(condition string, err error, hint string) {
+	if !p.active() && !p.cfg.Images.Enabled && !p.cfg.Containers.Enabled {
+		err = nil
+	}
+	p.health.Set(condition, err, hint)
 }
 
 // soon sets the next look to be no later than t.
@@ -280,7 +292,7 @@ func (p *Pruner) openJournal() {
 	}
 	l, replay, err := openLedger(filepath.Join(p.stateDir, "prune.journal"), host)
 	p.opened = err
-	p.health.Set("state", err, "check that state_dir exists and is writable")
+	p.report("state", err, "check that state_dir exists and is writable")
 	if err != nil {
 		return
 	}
@@ -293,7 +305,13 @@ func (p *Pruner) openJournal() {
 // notice takes over what a new snapshot says of deaths, without a look at the disk.
 func (p *Pruner) notice() {
 	snap := p.feed.Snapshot()
-	if p.trust(snap) != nil {
+	if snap.Seq == 0 {
+		return // the loop has not looked at the engine yet
+	}
+	p.adopt(snap)
+	blocked := p.trust(snap)
+	p.reportEngine(blocked)
+	if blocked != nil {
 		return
 	}
 	now := p.now()
@@ -368,7 +386,7 @@ func (p *Pruner) accept(mark engineMark) error {
 	defer p.mu.Unlock()
 	p.suspects = suspects{}
 	if err := p.ledger.accept(mark); err != nil {
-		p.health.Set("state", err, "check that state_dir exists and is writable")
+		p.report("state", err, "check that state_dir exists and is writable")
 		return err
 	}
 	return nil

@@ -46,7 +46,7 @@ func (p *Pruner) otherMetrics(yield func(agent.Sample) bool) bool {
 		{Name: "berth_prune_refusals_total", Help: "Times that a folder was due and something was in the way.", Kind: agent.Counter, Value: float64(s.refused.Load())},
 		{Name: "berth_prune_restored_total", Help: "Folders that were moved back from the trash because their container was there.", Kind: agent.Counter, Value: float64(s.restored.Load())},
 		{Name: "berth_prune_held_folders", Help: "Folders that were due and held open by a process, at the last look.", Value: float64(s.held.Load())},
-		{Name: "berth_prune_unwatched_folders", Help: "Folders that are not watched for new ones, beyond prune.max_watches.", Value: float64(s.unwatched.Load())},
+		{Name: "berth_prune_unwatched_folders", Help: "Folders beyond the limit of watches, in which new ones are found by the scan alone.", Value: float64(s.unwatched.Load())},
 		{Name: "berth_prune_removed_images_total", Help: "Images that were removed.", Kind: agent.Counter, Value: float64(s.images.Load())},
 		{Name: "berth_prune_removed_containers_total", Help: "Stopped containers that were removed.", Kind: agent.Counter, Value: float64(s.containers.Load())},
 		{Name: "berth_prune_scans_total", Help: "Times that all roots were looked at.", Kind: agent.Counter, Value: float64(s.scans.Load())},
@@ -84,8 +84,8 @@ func (p *Pruner) Summary() string {
 	if n := p.stats.deleted.Load(); n > 0 {
 		line += fmt.Sprintf(", %d deleted (%s)", n, bytesOf(p.stats.bytes.Load()))
 	}
-	if !p.cfg.Enabled || p.dryRun {
-		line = "dry run, nothing is deleted (prune.enabled): " + line
+	if !p.active() {
+		line = "dry run (prune.enabled is false): " + line
 	}
 	return line
 }

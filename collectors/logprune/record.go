@@ -86,12 +86,12 @@ func (p *Pruner) write(all []Deletion) error {
 	switch {
 	case err != nil:
 		err = fmt.Errorf("the journal of deletions cannot be written: %w", err)
-		p.health.Set("state", err, "check that state_dir exists and is writable")
+		p.report("state", err, "check that state_dir exists and is writable")
 		return err
 	case full:
-		p.health.Set("state", errors.New("the disk has no room for the journal of deletions; it is kept in memory until there is"), "")
+		p.report("state", errors.New("the disk has no room for the journal of deletions; it is kept in memory until there is"), "")
 	default:
-		p.health.Set("state", nil, "")
+		p.report("state", nil, "")
 	}
 	return nil
 }

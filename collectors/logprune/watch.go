@@ -1,7 +1,6 @@
 package logprune
 
 import (
-	"context"
 	"errors"
 	"os"
 	"sync"
@@ -125,13 +124,4 @@ func (w *watcher) close() {
 		_ = w.file.Close()
 	}
 	w.reading.Wait()
-}
-
-// drain forgets an event that the scan which follows will see anyway.
-func (w *watcher) drain(ctx context.Context) {
-	select {
-	case <-w.C:
-	case <-ctx.Done():
-	default:
-	}
 }

@@ -134,6 +134,8 @@ statsd:
   socket: WORK/statsd/statsd.sock
   upstream: 127.0.0.1:9
   receive_buffer: 64KiB
+prune:
+  roots: [WORK/log/*/*/containers]
 openmetrics:
   listen: 127.0.0.1:0
 `
@@ -161,7 +163,11 @@ func setup(env *testscript.Env) error {
 	if dir := os.Getenv("GOCOVERDIR"); dir != "" {
 		env.Setenv("GOCOVERDIR", dir)
 	}
+	if err := os.MkdirAll(filepath.Join(env.WorkDir, "docker/containers"), 0o755); err != nil {
+		return err
+	}
 	w := &world{engine: fakedocker.New(filepath.Join(env.WorkDir, "docker.sock"))}
+	w.engine.SetRoot(filepath.Join(env.WorkDir, "docker"))
 	env.Values[worldKey{}] = w
 	env.Defer(w.close)
 	return nil

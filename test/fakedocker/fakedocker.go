@@ -44,9 +44,14 @@ import (
 	"time"
 )
 
+// SetRoot changes what the engine says of where its data is. It keeps nothing there.
+// Call it before Up.
+func (e *Engine) SetRoot(dir string) { e.root = dir }
+
 // Engine is one fake engine. Make it with New.
 type Engine struct {
 	socket string
+	root   string // of its data
 
 	mu         sync.Mutex
 	server     *http.Server // nil while down
@@ -75,6 +80,7 @@ type faults struct {
 func New(socket string) *Engine {
 	e := &Engine{
 		socket:   socket,
+		root:     "/var/lib/docker",
 		nextPort: 32768, // the first of Linux's ephemeral ports
 		nextPID:  4001,
 		calls:    make(map[string]int),

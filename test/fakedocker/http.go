@@ -150,6 +150,7 @@ func (e *Engine) info(url.Values) (any, error) {
 		counts[c.status]++
 	}
 	info["ID"], info["ServerVersion"] = engineID, engineVersion
+	info["DockerRootDir"] = e.root
 	info["Containers"] = len(e.containers)
 	info["ContainersRunning"], info["ContainersPaused"] = counts["running"], counts["paused"]
 	info["ContainersStopped"] = counts["exited"] + counts["created"]
