@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,12 +11,12 @@ import (
 )
 
 // writes counts batches.
-type writes int
+type writes struct{ atomic.Int64 }
 
 func (w *writes) Name() string { return "counting" }
 
 func (w *writes) Write(context.Context, []agent.Sample) error {
-	*w++
+	w.Add(1)
 	return nil
 }
 
@@ -31,10 +32,10 @@ func TestMetricsWaitForTheFirstLook(t *testing.T) {
 			var sent writes
 			done := make(chan error, 1)
 			go func() { done <- d.metricSink(&sent, time.Minute)(ctx) }()
-			want := func(when string, n writes) {
+			want := func(when string, n int64) {
 				t.Helper()
-				if synctest.Wait(); sent != n {
-					t.Errorf("%s: %d batches were sent, want %d", when, sent, n)
+				if synctest.Wait(); sent.Load() != n {
+					t.Errorf("%s: %d batches were sent, want %d", when, sent.Load(), n)
 				}
 			}
 			want("before the first look", 0)
