@@ -16,6 +16,7 @@ import (
 // with JSON:
 //
 //	report?ref=<ref>&hours=<bool>  Report
+//	ended                          []EndedRun
 //
 // With ref, it is about one service and its containers, or about one container
 // (by name, ID, or the beginning of an ID) and its service; Sums and Host are of
@@ -28,6 +29,10 @@ func (u *Usage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		writeJSON(w, http.StatusMethodNotAllowed, apiError{fmt.Sprintf("method %s is not possible here", r.Method)})
+		return
+	}
+	if path.Base(r.URL.Path) == "ended" {
+		writeJSON(w, http.StatusOK, u.Ended())
 		return
 	}
 	report, err := u.answer(r)
@@ -47,7 +52,7 @@ func (u *Usage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var (
 	errBadRequest   = errors.New("bad request")
-	errNoPath       = errors.New("there is report")
+	errNoPath       = errors.New("there are report and ended")
 	errNoStatistics = errors.New("no statistics are kept")
 	errNotFound     = errors.New("nothing that was measured is called")
 	errAmbiguous    = errors.New("more than one container is called")

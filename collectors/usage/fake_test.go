@@ -173,7 +173,7 @@ type use struct {
 	periods, throttled int
 	memory, cache      int
 	kills              int
-	rx, read           int
+	read               int
 }
 
 func testID(i int) string { return fmt.Sprintf("%064x", i) }

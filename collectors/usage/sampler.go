@@ -51,6 +51,7 @@ type sampler struct {
 	stats   stats
 	totals  Totals
 	refused map[string][]refusal // by container
+	endings []EndedRun
 }
 
 // settings are what the configuration says.

@@ -197,10 +197,12 @@ func (s *sampler) bury(snap *agent.Snapshot) {
 		end := Ending{Run: key, At: d.FinishedAt, ExitCode: d.Container.ExitCode, OOMKilled: d.Container.OOMKilled}
 		if cl == nil {
 			subject, reservation, _ := s.describe(d.Container)
+			s.noteEnded(d, &subject, &reservation, nil)
 			s.book.Ended(&subject, &reservation, end)
 			continue
 		}
 		s.finish(cl)
+		s.noteEnded(d, &cl.subject, &cl.reservation, cl)
 		s.book.Ended(&cl.subject, &cl.reservation, end)
 	}
 	if fresh && len(s.ended) > 2*len(snap.Dead)+64 {

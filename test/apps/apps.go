@@ -3,7 +3,8 @@
 // Nothing is pulled.
 //
 // The applications are calc, time and portal, three small services that find
-// each other by DNS, metrics, which sends some, and sleeper, which does nothing in
+// each other by DNS, metrics, which sends some, burner, which uses CPU time and memory by
+// measure, and sleeper, which does nothing in
 // many ways; each is a package in the folder of its name. An image's tag is a hash of the source,
 // so an engine that has it already answers at once, and a change of the source
 // makes a new one.
@@ -45,7 +46,7 @@ const (
 // binary is where an image has its only file.
 const binary = "/app"
 
-//go:embed app/*.go calc/*.go metrics/*.go portal/*.go serve/*.go sleeper/*.go time/*.go
+//go:embed app/*.go burner/*.go calc/*.go metrics/*.go portal/*.go serve/*.go sleeper/*.go time/*.go
 var source embed.FS
 
 // Ensure makes sure that the engine has the image of the application name (one

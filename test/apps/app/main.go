@@ -1,6 +1,7 @@
 // Command app is every sample application of berth in one static binary: its
 // first argument names the one to be.
 //
+//	app burner  [-cores 0.25] [-cpu 3s] …
 //	app calc    [-listen :8080]
 //	app time    [-listen :8080]
 //	app portal  [-listen :8080] [-domain berth.internal]
@@ -18,6 +19,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/berthd/berth/test/apps/burner"
 	"github.com/berthd/berth/test/apps/calc"
 	"github.com/berthd/berth/test/apps/metrics"
 	"github.com/berthd/berth/test/apps/portal"
@@ -37,9 +39,11 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: app calc|time|portal|metrics|sleeper|health [flags]")
+		return fmt.Errorf("usage: app burner|calc|time|portal|metrics|sleeper|health [flags]")
 	}
 	switch name, rest := args[0], args[1:]; name {
+	case "burner":
+		return burner.Run(ctx, rest)
 	case "calc":
 		return calc.Run(ctx, rest)
 	case "time":

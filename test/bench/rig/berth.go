@@ -104,12 +104,15 @@ func (w *World) StartBerth(ctx context.Context, o Options) (b *Berth, err error)
 		return nil, fmt.Errorf("start berth: %w\nits log:\n%s", err, said)
 	}
 	b.Ready = time.Since(began)
-	st, err := b.Status(ctx)
-	if err != nil {
+	// Where others start containers, one may have come since READY.
+	if err := Until(ctx, "berth is ready", func() error {
+		st, err := b.Status(ctx)
+		if err == nil && !st.Ready {
+			err = errors.New(st.NotReady)
+		}
+		return err
+	}); err != nil {
 		return nil, err
-	}
-	if !st.Ready {
-		return nil, fmt.Errorf("berth said READY and is not: %s", st.NotReady)
 	}
 	b.DNS, err = net.DialUDP("udp", nil, at)
 	return b, err

@@ -5,6 +5,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,15 +97,17 @@ type Spec struct {
 	Name   string            // of the container, after the run's
 	Claims string            // the service's name; "" for none, and then no port either
 	Labels map[string]string // besides
+	App    string            // of package apps; a sleeper by default
 	Args   []string
-	Host   bool // on the host's network, and then no port either
+	Adjust func(*container.HostConfig) // if set, may change what is sent
+	Host   bool                        // on the host's network, and then no port either
 	Health *container.HealthConfig
 }
 
 // Create makes a container and returns its ID.
 func (w *World) Create(ctx context.Context, s Spec) (string, error) {
 	cfg := &container.Config{
-		Image: w.image, Cmd: append([]string{"sleeper"}, s.Args...), Healthcheck: s.Health,
+		Image: w.image, Cmd: append([]string{cmp.Or(s.App, "sleeper")}, s.Args...), Healthcheck: s.Health,
 		Labels: map[string]string{label: w.run},
 	}
 	maps.Copy(cfg.Labels, s.Labels)
@@ -116,6 +119,9 @@ func (w *World) Create(ctx context.Context, s Spec) (string, error) {
 		cfg.Labels["SERVICE_8080_NAME"] = s.Claims
 		cfg.ExposedPorts = nat.PortSet{Port: {}}
 		host.PortBindings = nat.PortMap{Port: {{}}}
+	}
+	if s.Adjust != nil {
+		s.Adjust(host)
 	}
 	made, err := w.Engine.ContainerCreate(ctx, cfg, host, nil, nil, w.Name(s.Name))
 	if err != nil {
