@@ -11,8 +11,8 @@
 //
 // Each relay runs on processor 0, and generator and sink share processor 1. Eight
 // senders have an address each; a datagram has one line of 80 bytes, or ten. They
-// send in bursts of up to 16 datagrams by UDP segmentation, which the receiving
-// socket takes apart: a relay sees datagrams like any others. berth adds some 190
+// take turns in sending 1 to 16 datagrams at once, by UDP segmentation, which the
+// receiving socket takes apart: a relay sees datagrams like any others. berth adds some 190
 // bytes of tags to each line, by the sender's address; the others add none.
 //
 // The sink counts the lines, and looks at 5,000 of them a second: each must be
@@ -126,6 +126,7 @@ func measureAll(ctx context.Context, s settings, t *table) (err error) {
 	if err := confine(benchCPU); err != nil {
 		return err
 	}
+	defer prefer(os.Getpid())()
 	for _, name := range []string{loopback{}.name(), (&bridge{}).name()} {
 		if s.only != "" && s.only != name {
 			continue

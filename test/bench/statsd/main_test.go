@@ -94,7 +94,7 @@ func TestLossIsSeen(t *testing.T) {
 // TestMissingTagsAreSeen: a relay which is to add tags, and does not, does not
 // get as far as being measured.
 func TestMissingTagsAreSeen(t *testing.T) {
-	s, err := newSink("", []string{",service:a"})
+	s, err := newSink("", [][]string{{"service:a", "env:b"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,13 +104,16 @@ func TestMissingTagsAreSeen(t *testing.T) {
 		line  string
 		wrong bool
 	}{
-		{string(line) + ",service:a", false},
+		{string(line) + ",service:a,env:b", false},
+		{strings.Replace(string(line), "|#", "|#env:b,service:a,", 1), false},
 		{string(line), true},
-		{string(line) + ",service:b", true},
-		{string(line) + ",service:a,service:a", true},
-		{string(line[1:]) + ",service:a", true},
-		{string(line[:len(line)-1]) + ",service:a", true},
-		{string(lineOf(1, 7)) + ",service:a", true},
+		{string(line) + ",service:a", true},
+		{string(line) + ",service:a,env:c", true},
+		{string(line) + ",service:a,env:b,env:b", true},
+		{string(line) + ",service:a|#env:b", true},
+		{string(line[1:]) + ",service:a,env:b", true},
+		{string(line[:len(line)-1]) + ",service:a,env:b", true},
+		{string(lineOf(1, 7)) + ",service:a,env:b", true},
 		{"", true},
 	} {
 		s.look([]byte(c.line+"\n\n\n"), 8)
@@ -121,12 +124,6 @@ func TestMissingTagsAreSeen(t *testing.T) {
 		if !c.wrong && (len(got.latencies) != 1 || got.latencies[0] != 1) {
 			t.Errorf("%q: latencies %v, want 1ns", c.line, got.latencies)
 		}
-	}
-}
-
-func TestSortTags(t *testing.T) {
-	if got := sortTags(",b:2,a:1"); got != ",a:1,b:2" {
-		t.Errorf("got %q", got)
 	}
 }
 
@@ -214,7 +211,7 @@ func TestSinkDrops(t *testing.T) {
 	}
 	defer g.close()
 	for range 3000 { // 39 MB
-		if err := g.burst(1); err != nil {
+		if err := g.burst(burst, 1); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -251,7 +248,7 @@ func TestBridge(t *testing.T) {
 	}
 	defer g.close()
 	for _, from := range b.sources() {
-		if err := g.burst(1); err != nil {
+		if err := g.burst(burst, 1); err != nil {
 			t.Fatal(err)
 		}
 		for range burst {

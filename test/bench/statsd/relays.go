@@ -46,8 +46,11 @@ const (
 
 // contenders are those that always run.
 func contenders(bin map[string]string) []contender {
+	berth := []string{bin["relay"], "-listen", "{listen}", "-upstream", "{upstream}", "-containers", "{containers}", "-interface", "{interface}"}
 	baseline := []string{bin["baseline"], "-listen", "{listen}", "-upstream", "{upstream}"}
 	return []contender{
+		{name: nameBerth, upstream: upUnix, tagged: true, ours: true, args: berth},
+		{name: nameBerth, upstream: upUDP, tagged: true, ours: true, args: berth},
 		{name: nameBaseline, upstream: upUnix, args: baseline},
 		{name: nameBaseline, upstream: upUDP, args: baseline},
 		{name: nameExporter, upstream: upUDP, args: []string{
@@ -79,6 +82,7 @@ func buildAll(ctx context.Context) (map[string]string, error) {
 	bin := make(map[string]string)
 	for _, p := range []struct{ name, dir, pkg string }{
 		{"baseline", ".", "github.com/berthd/berth/test/bench/statsd/baseline"},
+		{"relay", ".", "github.com/berthd/berth/test/bench/statsd/relay"},
 		{"statsd_exporter", exporterModule, "github.com/prometheus/statsd_exporter"},
 	} {
 		bin[p.name] = filepath.Join(root, ".cache", "bench-statsd", p.name)
@@ -124,7 +128,7 @@ func start(ctx context.Context, c contender, p place, dir string) (r *relay, err
 	if c.upstream == upUnix {
 		path = filepath.Join(dir, fmt.Sprintf("%d.sock", r.listen.Port()))
 	}
-	tags := make([]string, len(p.sources()))
+	tags := make([][]string, len(p.sources()))
 	var containers []string
 	for i, a := range p.sources() {
 		containers = append(containers, a.String())
@@ -145,7 +149,7 @@ func start(ctx context.Context, c contender, p place, dir string) (r *relay, err
 	// Not the command's context: stop ends it.
 	r.cmd = exec.Command(args[0], args[1:]...)
 	r.cmd.Stderr = os.Stderr
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if c.ours {
 		if r.ask, err = r.cmd.StdinPipe(); err != nil {
 			return nil, err
@@ -282,7 +286,11 @@ func (m measurement) perMillion() float64 {
 // behind tells whether the generator could not send what it was asked to.
 func (m measurement) behind() bool { return m.sent.rate() < 0.97*m.asked }
 
-// tagsOf returns what is added to the lines of a source.
-func tagsOf(source int) string {
-	return fmt.Sprintf(",service:checkout-%02d", source)
+// tagsOf returns what berth's relay adds to the lines of a source: 181 bytes with
+// a comma.
+func tagsOf(source int) []string {
+	return []string{
+		"region:eu-west-1", "account:shop-production", fmt.Sprintf("service:checkout-%02d", source), "env:production",
+		"version:1.42.0", "cluster:shop", "image_name:registry.example.com/shop/checkout", "image_tag:1.42.0",
+	}
 }

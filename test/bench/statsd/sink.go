@@ -39,8 +39,8 @@ type sink struct {
 	every atomic.Int64
 
 	mu        sync.Mutex
-	tags      []string // by source: what is added to its lines, "" for nothing
-	bad       []string // the first lines that were not as they must be
+	tags      [][]string // by source: what is added to its lines
+	bad       []string   // the first lines that were not as they must be
 	badCount  int
 	checked   int
 	latencies []time.Duration
@@ -48,7 +48,7 @@ type sink struct {
 
 // newSink opens a UDP socket on loopback, or a Unix datagram socket at a path,
 // and receives from then on. tags are what is added to the lines of each source.
-func newSink(path string, tags []string) (*sink, error) {
+func newSink(path string, tags [][]string) (*sink, error) {
 	s := &sink{path: path, tags: tags, stopped: make(chan struct{})}
 	domain := unix.AF_INET
 	var name unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
@@ -150,31 +150,25 @@ func (s *sink) look(data []byte, now int64) {
 	}
 }
 
-// wrong returns what is wrong with a line: it must be what was sent, and then
-// the tags of its source.
+// wrong returns what is wrong with a line: it must be what was sent, with the tags
+// of its source, at the line's end, in any order.
 func (s *sink) wrong(line []byte, stamp int64) string {
 	var source int
 	if _, err := fmt.Sscanf(string(line), "bench.checkout.s%02d.", &source); err != nil || source >= len(s.tags) {
 		return "of no source"
 	}
-	rest, ok := bytes.CutPrefix(line, lineOf(source, stamp))
-	if !ok {
+	metric, tags, _ := strings.Cut(string(line), "|#")
+	sentMetric, sentTags, _ := strings.Cut(string(lineOf(source, stamp)), "|#")
+	if metric != sentMetric {
 		return "not what was sent"
 	}
-	if got, want := sortTags(string(rest)), sortTags(s.tags[source]); got != want {
-		return fmt.Sprintf("tags added: %q, want %q", got, want)
+	got, want := strings.Split(tags, ","), append(strings.Split(sentTags, ","), s.tags[source]...)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		return fmt.Sprintf("tags %q, want %q", got, want)
 	}
 	return ""
-}
-
-// sortTags returns tags, each after a comma, in order.
-func sortTags(tags string) string {
-	if !strings.Contains(tags, ",") {
-		return tags
-	}
-	parts := strings.Split(tags, ",")
-	slices.Sort(parts)
-	return strings.Join(parts, ",")
 }
 
 // received is what a sink got.
