@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -13,18 +12,23 @@ import (
 	"time"
 )
 
-// baselineRelay builds and starts the baseline, as the bench does.
-func baselineRelay(t *testing.T, upstream string, change func(*contender)) *relay {
+// programs builds the relays of our own.
+func programs(t *testing.T) map[string]string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "baseline")
-	cmd := exec.Command("go", "build", "-o", bin, "./baseline")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	bin := make(map[string]string)
+	for _, name := range []string{"baseline", "relay"} {
+		bin[name] = filepath.Join(t.TempDir(), name)
+		cmd := exec.Command("go", "build", "-o", bin[name], "./"+name)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build: %v\n%s", err, out)
+		}
 	}
-	c := contender{name: nameBaseline, upstream: upstream, args: []string{bin, "-listen", "{listen}", "-upstream", "{upstream}"}}
-	if change != nil {
-		change(&c)
-	}
+	return bin
+}
+
+// startRelay starts one, as the bench does.
+func startRelay(t *testing.T, c contender) *relay {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "bs") // a short path: it is a socket's
 	if err != nil {
 		t.Fatal(err)
@@ -42,19 +46,22 @@ func baselineRelay(t *testing.T, upstream string, change func(*contender)) *rela
 	return r
 }
 
-// TestBaseline runs what the bench runs, slowly: all lines come through, and all
+// TestRelays runs what the bench runs, slowly: all lines come through, and all
 // that are looked at are right.
-func TestBaseline(t *testing.T) {
-	for _, upstream := range []string{upUDP, upUnix} {
-		for _, perDatagram := range []int{1, many} {
-			t.Run(fmt.Sprint(upstream, perDatagram), func(t *testing.T) {
-				r := baselineRelay(t, upstream, nil)
+func TestRelays(t *testing.T) {
+	for _, c := range contenders(programs(t)) {
+		if c.name == nameExporter {
+			continue // it is not of our own making
+		}
+		t.Run(c.name+" to "+c.upstream, func(t *testing.T) {
+			r := startRelay(t, c)
+			for _, perDatagram := range []int{1, many} {
 				m, err := r.run(perDatagram, 4000, 200*time.Millisecond)
 				if err != nil {
 					t.Fatal(err)
 				}
 				got := m.received
-				if got.lines != m.sent.lines || got.datagrams != m.sent.datagrams || m.sent.lines != m.sent.datagrams*perDatagram {
+				if got.lines != m.sent.lines || m.sent.lines != m.sent.datagrams*perDatagram || !c.ours && got.datagrams != m.sent.datagrams {
 					t.Errorf("sent %+v, received %d lines in %d datagrams", m.sent, got.lines, got.datagrams)
 				}
 				if got.checked == 0 || got.bad > 0 || len(got.latencies) != got.checked {
@@ -63,14 +70,20 @@ func TestBaseline(t *testing.T) {
 				if m.cpu <= 0 || m.cpu > 10*time.Second {
 					t.Errorf("CPU time %v", m.cpu)
 				}
-			})
-		}
+			}
+			if !c.ours {
+				return
+			}
+			if n, err := r.counts(); err != nil || n.Mallocs == 0 {
+				t.Errorf("it tells %+v, %v", n, err)
+			}
+		})
 	}
 }
 
 // TestLossIsSeen: what does not come through is a loss, and no error.
 func TestLossIsSeen(t *testing.T) {
-	r := baselineRelay(t, upUDP, nil)
+	r := startRelay(t, contender{name: nameBaseline, upstream: upUDP, args: []string{programs(t)["baseline"], "-listen", "{listen}", "-upstream", "{upstream}"}})
 	if err := r.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
