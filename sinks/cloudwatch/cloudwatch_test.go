@@ -192,7 +192,7 @@ func TestSizeIsFromAbove(t *testing.T) {
 	}
 }
 
-func TestWrite_MaxSeries(t *testing.T) {
+func TestPitfall_cloudwatch04_MaxSeries(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.MaxSeries = 2 })
 	r.write(gauge("berth_a", 1), gauge("berth_b", 1), gauge("berth_c", 1))
 	if c := r.condition(condLimit); !strings.Contains(c.Hint, "max_series") {
@@ -284,7 +284,7 @@ func TestWrite_NoCredentials(t *testing.T) {
 
 // Credentials of an instance profile come by IMDSv2, and never by version 1, to
 // which the SDK would fall back: the fake fails the test if it is asked so.
-func TestWrite_InstanceProfile(t *testing.T) {
+func TestPitfall_cloudwatch02_NoFallbackToIMDSv1(t *testing.T) {
 	imds := fakeaws.ServeIMDS(t, fakeaws.Instance{})
 	for k, v := range map[string]string{
 		"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.URL(),
@@ -369,7 +369,7 @@ func TestWrite_Region(t *testing.T) {
 
 // A service that takes a request and never answers holds up a Write no longer
 // than it may take, and what was not answered is not sent again.
-func TestWrite_Hangs(t *testing.T) {
+func TestPitfall_cloudwatch05_Hangs(t *testing.T) {
 	r := newRig(t)
 	r.write(counter("berth_c_total", 1))
 	r.fake.Always("PutMetricData", fakeaws.HangAfter)
@@ -402,7 +402,7 @@ func TestWrite_Hangs(t *testing.T) {
 }
 
 // What certainly was not accepted of a counter is sent later.
-func TestWrite_CountersSurviveOutages(t *testing.T) {
+func TestPitfall_cloudwatch05_CountersSurviveOutages(t *testing.T) {
 	r := newRig(t)
 	r.write(counter("berth_c_total", 10))
 	r.write(counter("berth_c_total", 11))
@@ -431,7 +431,7 @@ func TestWrite_CountersSurviveOutages(t *testing.T) {
 }
 
 // A data point that CloudWatch refuses is found and left out; the others arrive.
-func TestWrite_RefusedIsIsolated(t *testing.T) {
+func TestPitfall_cloudwatch03_RefusedIsIsolated(t *testing.T) {
 	r := newRig(t)
 	var samples []agent.Sample
 	for i := range 100 {

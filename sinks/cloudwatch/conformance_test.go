@@ -118,7 +118,7 @@ func TestAnySamples(t *testing.T) {
 
 // A company's own certificate authority, as AWS_CA_BUNDLE names it, is believed;
 // without it, the connection is not made.
-func TestCABundle(t *testing.T) {
+func TestPitfall_cloudwatch01_CABundle(t *testing.T) {
 	r := newRig(t)
 	to, err := url.Parse(r.fake.URL())
 	if err != nil {

@@ -139,7 +139,7 @@ func (r *scaleRig) published() (out []float64) {
 	return out
 }
 
-func TestScale(t *testing.T) {
+func TestPitfall_cloudwatch06_ScaleStatus(t *testing.T) {
 	const gone = -1
 	for _, tc := range []struct {
 		what        string
@@ -210,7 +210,7 @@ func TestScale_SaysHowOld(t *testing.T) {
 }
 
 // A result with an error has no data, and that is no word of ECS.
-func TestScale_PartOfAnAnswer(t *testing.T) {
+func TestPitfall_cloudwatch07_PartOfAnAnswer(t *testing.T) {
 	for _, code := range []string{"InternalError", "Forbidden"} {
 		r := newScaleRig(t)
 		r.put("prod", cpuReservation, time.Minute, 10)
