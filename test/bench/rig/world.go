@@ -136,10 +136,22 @@ func (w *World) Start(ctx context.Context, s Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := w.Engine.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
+	if err := w.Run(ctx, id); err != nil {
 		return "", fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	return id, nil
+}
+
+// Run starts a container that was created. Engine 20.10 now and then kills a
+// helper of its own on the way: then it is started again.
+func (w *World) Run(ctx context.Context, id string) error {
+	const tries = 3
+	for try := 1; ; try++ {
+		err := w.Engine.ContainerStart(ctx, id, container.StartOptions{})
+		if err == nil || try == tries || !strings.Contains(err.Error(), "signal: killed") && !strings.Contains(err.Error(), "OCI runtime create failed") {
+			return err
+		}
+	}
 }
 
 // Remove removes a container, whatever state it is in.

@@ -72,7 +72,7 @@ func (w *world) short(ctx context.Context, life string, burst bool) ([]string, e
 	g, gctx := errgroup.WithContext(ctx)
 	for _, id := range ids {
 		g.Go(func() error {
-			if err := w.Engine.ContainerStart(gctx, id, container.StartOptions{}); err != nil {
+			if err := w.Run(gctx, id); err != nil {
 				return fmt.Errorf("start a short container: %w", err)
 			}
 			return nil

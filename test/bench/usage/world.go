@@ -45,10 +45,10 @@ func (w *world) populate(ctx context.Context, _ *rig.Table) (err error) {
 	if w.ids, err = w.StartAll(ctx, specs); err != nil {
 		return err
 	}
-	if w.off, err = w.StartBerth(ctx, rig.Options{Set: []string{"usage.enabled=false"}}); err != nil {
+	if w.off, err = w.StartBerth(ctx, rig.Options{Set: []string{"usage.enabled=false", "statsd.enabled=false"}}); err != nil {
 		return err
 	}
-	if w.on, err = w.StartBerth(ctx, rig.Options{}); err != nil {
+	if w.on, err = w.StartBerth(ctx, rig.Options{Set: []string{"statsd.enabled=false"}}); err != nil {
 		return err
 	}
 	st, err := w.on.Status(ctx)
