@@ -116,7 +116,8 @@ func (c *cli) printPorts(list []discovery.PortMapping) {
 }
 
 const explainHelp = `Say rule by rule why a container has its names, or has none, with which tags its
-metrics are passed on, and what would change that. The container may be given by
+metrics are passed on, what it reserves and by which setting, and what would change
+that. The container may be given by
 name, ID, or the beginning of an ID.
 
 Given the path of a log folder, say why it is kept, or when it will be deleted.`
@@ -157,10 +158,12 @@ func (c *cli) explanation(ctx context.Context, container string) (*discovery.Exp
 	if err := c.client().Get(ctx, "/v1/discovery/explain", query, &ex); err != nil {
 		return nil, err
 	}
-	// The relay may be off, and it knows no container that was removed.
-	var more []agent.Reason
-	if err := c.client().Get(ctx, "/v1/statsd/explain", query, &more); err == nil {
-		ex.Reasons = append(ex.Reasons, more...)
+	// They may be off, and they know no container that was removed.
+	for _, path := range []string{"/v1/statsd/explain", "/v1/usage/explain"} {
+		var more []agent.Reason
+		if err := c.client().Get(ctx, path, query, &more); err == nil {
+			ex.Reasons = append(ex.Reasons, more...)
+		}
 	}
 	return &ex, nil
 }

@@ -17,6 +17,7 @@ import (
 //
 //	report?ref=<ref>&hours=<bool>  Report
 //	ended                          []EndedRun
+//	explain?container=<ref>        []agent.Reason
 //
 // With ref, it is about one service and its containers, or about one container
 // (by name, ID, or the beginning of an ID) and its service; Sums and Host are of
@@ -31,8 +32,16 @@ func (u *Usage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusMethodNotAllowed, apiError{fmt.Sprintf("method %s is not possible here", r.Method)})
 		return
 	}
-	if path.Base(r.URL.Path) == "ended" {
+	switch path.Base(r.URL.Path) {
+	case "ended":
 		writeJSON(w, http.StatusOK, u.Ended())
+		return
+	case "explain":
+		if reasons, ok := u.reasons(r.URL.Query().Get("container")); ok {
+			writeJSON(w, http.StatusOK, reasons)
+			return
+		}
+		writeJSON(w, http.StatusNotFound, apiError{"no container, or several, are called that"})
 		return
 	}
 	report, err := u.answer(r)
@@ -52,7 +61,7 @@ func (u *Usage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var (
 	errBadRequest   = errors.New("bad request")
-	errNoPath       = errors.New("there are report and ended")
+	errNoPath       = errors.New("there are report, ended and explain")
 	errNoStatistics = errors.New("no statistics are kept")
 	errNotFound     = errors.New("nothing that was measured is called")
 	errAmbiguous    = errors.New("more than one container is called")

@@ -137,7 +137,7 @@ func TestReportRefuses(t *testing.T) {
 		code           int
 		says           string
 	}{
-		{telling{report: shopReport}, "GET", "/v1/usage/reports", 404, "there are report and ended"},
+		{telling{report: shopReport}, "GET", "/v1/usage/reports", 404, "there are report, ended and explain"},
 		{telling{report: shopReport}, "GET", "/v1/usage/report?ref=cal", 404, `called "cal"`},
 		{telling{report: shopReport}, "GET", "/v1/usage/report?ref=", 404, `called ""`},
 		{telling{report: shopReport}, "GET", "/v1/usage/report?ref=aa", 409, "give more of the ID"},

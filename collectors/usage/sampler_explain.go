@@ -16,21 +16,30 @@ const (
 // Explain says what a container (by ID, name or beginning of an ID) reserves and
 // by which source, what is wrong with its settings, and whether it is measured.
 func (u *Usage) Explain(ref string) []agent.Reason {
+	reasons, ok := u.reasons(ref)
+	if !ok {
+		return []agent.Reason{{Subject: ref, Verdict: Unknown, Rule: "no container, or several, are called that", Fix: "see `berth containers`"}}
+	}
+	return reasons
+}
+
+// reasons reports whether a reference means one container, and what is to be
+// said of it.
+func (u *Usage) reasons(ref string) ([]agent.Reason, bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	s := u.sampler
-	if s == nil {
-		return []agent.Reason{{Subject: ref, Verdict: Unknown, Rule: errOff.Error()}}
+	if u.sampler == nil {
+		return []agent.Reason{{Subject: ref, Verdict: Unknown, Rule: errOff.Error()}}, true
 	}
-	found := s.snap.Find(ref)
+	found := u.sampler.snap.Find(ref)
 	if len(found) != 1 {
-		return []agent.Reason{{Subject: ref, Verdict: Unknown, Rule: fmt.Sprintf("%d containers are called that", len(found)), Fix: "see `berth containers`"}}
+		return nil, false
 	}
-	return s.explain(found[0])
+	return u.sampler.explain(found[0]), true
 }
 
 func (s *sampler) explain(c *agent.Container) []agent.Reason {
-	subject, r, refused := s.describe(c)
+	_, r, refused := s.describe(c)
 	var out []agent.Reason
 	cpu := agent.Reason{Subject: "cpu", Verdict: Measured, Rule: fmt.Sprintf("it reserves %.3g cores (source %s)", r.Cores, r.CPUSource)}
 	if r.CPUSource == SourceNone {
@@ -53,18 +62,14 @@ func (s *sampler) explain(c *agent.Container) []agent.Reason {
 		if cl.m.Parts.Has(HasMemory) {
 			memory.Rule += fmt.Sprintf("; its working set is %.1f MiB", float64(cl.m.Memory)/(1<<20))
 		}
-	case cl == nil || !c.Alive():
+	case !c.Alive():
 		cpu.Verdict, memory.Verdict = Unknown, Unknown
 		cpu.Rule += "; it does not run"
 	default:
-		cpu.Rule += "; it is measured at the end of the interval"
+		cpu.Verdict, memory.Verdict = Unknown, Unknown
+		cpu.Rule += "; it has not been measured yet"
 	}
 	out = append(out, cpu, memory)
-	where := "service " + subject.Service
-	if subject.Environment != "" {
-		where += ", environment " + subject.Environment
-	}
-	out = append(out, agent.Reason{Subject: "statistics", Verdict: Measured, Rule: "they are those of " + where})
 	for _, f := range refused {
 		out = append(out, agent.Reason{Subject: f.subject, Verdict: Refused, Rule: f.why, Fix: f.fix})
 	}
