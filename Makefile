@@ -37,7 +37,7 @@ run: setup-engine build ## run the agent in the foreground on this host's engine
 	bin/berth run
 
 .PHONY: demo
-demo: setup-engine build ## show real containers getting names in DNS, and losing them
+demo: setup-engine build ## show real containers getting names in DNS, and telling their metrics
 	@go run ./test/demo
 
 .PHONY: demo-bind

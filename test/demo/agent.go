@@ -95,6 +95,7 @@ func (s *stage) flags() []string {
 		"--set", "state_dir=" + filepath.Join(s.dir, "state"),
 		"--set", "admin.socket=" + s.socket(),
 		"--set", "statsd.socket=",
+		"--set", "statsd.upstream=" + s.metricsSocket(),
 	}
 }
 

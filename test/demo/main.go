@@ -1,7 +1,8 @@
-// Command demo shows berth's main job on this machine's own Docker engine: real
+// Command demo shows berth's main jobs on this machine's own Docker engine: real
 // containers get names in DNS, find each other by them, and lose them the
-// moment they stop. Every line that it prints was checked; if one turns out not
-// to be so, it says what was expected and exits with 1.
+// moment they stop; and their metrics arrive with the tags of who sent them. Every
+// line that it prints was checked; if one turns out not to be so, it says what was
+// expected and exits with 1.
 //
 // It starts the agent with its defaults (its state and socket in a temporary
 // folder), and removes all that it made, also after Ctrl-C.
@@ -62,7 +63,7 @@ func demo(ctx context.Context, berth string, bind bool) (err error) {
 	if err := s.open(ctx, berth); err != nil {
 		return err
 	}
-	scenes := []func(context.Context) error{s.names, s.together, s.goodbye, s.more, s.health, s.refused, s.status}
+	scenes := []func(context.Context) error{s.names, s.together, s.tell, s.goodbye, s.more, s.health, s.refused, s.status}
 	if bind {
 		scenes = []func(context.Context) error{s.names, s.dig, s.together, s.goodbye, s.more, s.health, s.strangers, s.status, s.restart, s.leave}
 	}

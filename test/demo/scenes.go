@@ -24,7 +24,10 @@ func (s *stage) srv(service string) string { return "_" + service + "._tcp." + s
 func (s *stage) names(ctx context.Context) error {
 	s.title("Containers get names")
 	for _, app := range []string{apps.Calc, apps.Time} {
-		c, err := s.start(ctx, app, spec{app: app, labels: map[string]string{"SERVICE_8080_NAME": app}})
+		c, err := s.start(ctx, app, spec{
+			app: app, args: []string{"-metrics=bare"},
+			labels: serviceLabels(app, map[string]string{"SERVICE_8080_NAME": app}),
+		})
 		if err != nil {
 			return err
 		}
@@ -78,7 +81,9 @@ func (s *stage) startPortal(ctx context.Context) (err error) {
 		s.portal, err = s.bind.startPortal(s.domain, s.server)
 		return err
 	}
-	c, err := s.start(ctx, apps.Portal, spec{app: apps.Portal, dns: s.gateway.String()})
+	c, err := s.start(ctx, apps.Portal, spec{
+		app: apps.Portal, args: []string{"-metrics=datadog"}, dns: s.gateway.String(), labels: serviceLabels(apps.Portal, nil),
+	})
 	if err != nil {
 		return err
 	}

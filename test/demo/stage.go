@@ -40,6 +40,7 @@ type stage struct {
 	domain  string         // of all names
 	server  netip.AddrPort // which is asked for them
 	bind    *fleet         // nil unless the names are in a zone of BIND
+	metrics *receiver      // of what berth relays
 	run     string         // the value of label
 	bin     string
 	dir     string
@@ -99,6 +100,9 @@ func (s *stage) open(ctx context.Context, bin string) (err error) {
 		}
 	}
 	if s.dir, err = os.MkdirTemp("", "berth-demo-"); err != nil {
+		return err
+	}
+	if err := s.receive(); err != nil {
 		return err
 	}
 	if s.bind != nil {
@@ -195,7 +199,7 @@ func (s *stage) start(ctx context.Context, name string, sp spec) (string, error)
 	}
 	made, err := s.engine.ContainerCreate(ctx, &container.Config{
 		Image: ref, Cmd: sp.args, Labels: labels, Healthcheck: sp.health, ExposedPorts: nat.PortSet{"8080/tcp": {}},
-	}, host, nil, nil, fmt.Sprintf("berth-demo-%s-%s", s.run, name))
+	}, host, nil, nil, s.containerName(name))
 	if err != nil {
 		return "", fmt.Errorf("create %s: %w", name, err)
 	}
@@ -204,6 +208,11 @@ func (s *stage) start(ctx context.Context, name string, sp spec) (string, error)
 		return "", fmt.Errorf("start %s: %w", name, err)
 	}
 	return made.ID, nil
+}
+
+// containerName is the name of the demo's container that is called so.
+func (s *stage) containerName(name string) string {
+	return fmt.Sprintf("berth-demo-%s-%s", s.run, name)
 }
 
 // address returns where the container's port is published on this host.
@@ -312,6 +321,9 @@ func (s *stage) clear() error {
 	errs = append(errs, s.stopAgent())
 	if s.bind != nil {
 		errs = append(errs, s.bind.close())
+	}
+	if s.metrics != nil {
+		errs = append(errs, s.metrics.close())
 	}
 	if s.engine != nil {
 		errs = append(errs, s.remove(ctx, label+"="+s.run, func(string) bool { return true }))
