@@ -167,8 +167,9 @@ func (r *rewriter) line(line []byte, o *origin) {
 			r.tally.malformed++
 			return
 		}
-		r.tally.passed++
-		r.copy(line)
+		if r.copy(line) {
+			r.tally.passed++
+		}
 		return
 	}
 	if r.strip {
@@ -202,8 +203,9 @@ func (r *rewriter) line(line []byte, o *origin) {
 	}
 	need := len(line) + len(extra) + 1
 	if need > r.out.payload {
-		r.tally.untagged++
-		r.copy(line)
+		if r.copy(line) {
+			r.tally.untagged++
+		}
 		return
 	}
 	out := r.out
@@ -215,17 +217,19 @@ func (r *rewriter) line(line []byte, o *origin) {
 	out.lines++
 }
 
-// copy passes a line on as it is, or drops it if no datagram has room for it.
-func (r *rewriter) copy(line []byte) {
+// copy passes a line on as it is, or drops it if no datagram has room for it. It
+// reports whether it was passed on.
+func (r *rewriter) copy(line []byte) bool {
 	out := r.out
 	if len(line)+1 > out.payload {
 		r.tally.tooLong++
-		return
+		return false
 	}
 	out.room(len(line) + 1)
 	out.data = append(out.data, line...)
 	out.data = append(out.data, '\n')
 	out.lines++
+	return true
 }
 
 func trimReturn(line []byte) []byte {
