@@ -24,9 +24,13 @@ const (
 	// backlog is how many waiting datagrams a Send sends at most, so that an
 	// upstream which is back is not overrun at once.
 	backlog = 2 * batchSize
-	// tryAgain is when to send what an upstream had no room for, and
-	// tryLater when there is no upstream.
-	tryAgain = time.Millisecond
+	// tryFirst is when to send again what an upstream had no room for: a Unix
+	// socket holds but eleven datagrams where the kernel's default of
+	// net.unix.max_dgram_qlen is in force, which one that reads is through with in
+	// less. tryMost bounds how long the pauses get for one that does not read, and
+	// tryLater is the pause when there is none.
+	tryFirst = 100 * time.Microsecond
+	tryMost  = 10 * time.Millisecond
 	tryLater = 100 * time.Millisecond
 	// closeTick is how often a port that is being closed tries.
 	closeTick = 2 * time.Millisecond
@@ -45,6 +49,7 @@ type Port struct {
 	current *upstream // nil while there is none
 	ring    *ring
 	segment bool // as long as the kernel can
+	pause   time.Duration
 
 	next    atomic.Pointer[upstream] // that of the keeper, if it has a new one
 	broken  chan struct{}            // tells the keeper that the current one is of no use
@@ -103,17 +108,23 @@ func (p *Port) Send(packets []agent.Packet) time.Duration {
 			p.dropped.Add(lost)
 		}
 	}
-	if !p.ring.empty() {
-		p.catchUp(backlog)
-		p.waiting.Store(p.ring.lines)
+	if p.ring.empty() {
+		return 0
 	}
+	before := p.packets.Load()
+	p.catchUp(backlog)
+	p.waiting.Store(p.ring.lines)
 	switch {
 	case p.ring.empty():
 		return 0
 	case p.current == nil:
 		return tryLater
+	case p.packets.Load() > before:
+		p.pause = tryFirst
+	default:
+		p.pause = min(max(2*p.pause, tryFirst), tryMost)
 	}
-	return tryAgain
+	return p.pause
 }
 
 // adopt takes over a new connection from the keeper.
