@@ -132,6 +132,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		c.reloadCommand(),
 		c.deregisterCommand(),
 		c.clusterScaleCommand(),
+		c.usageCommand(),
 		c.supportCommand(),
 		c.versionCommand(),
 	)

@@ -29,6 +29,9 @@ type Report struct {
 	Containers []Row     `json:"containers"` // that run, by name; without hours
 }
 
+// HistoryHours is how many hours are remembered of a service: eight days.
+const HistoryHours = 8 * 24
+
 // Band is where a lying factor is in order, in cores: below Low a container lives
 // on what others have reserved, above High its reservation is waste.
 type Band struct {
@@ -167,7 +170,7 @@ const (
 	CodeNone      = "no_reservation"
 )
 
-// Series are hours of a service, as columns of the same length: element i is the
+// Series are hours of a service, HistoryHours and the present one at most, as columns of the same length: element i is the
 // hour that begins i hours after Start. Cores and bytes are those of one
 // container; by Containers they become those of the service.
 type Series struct {

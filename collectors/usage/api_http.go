@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,16 +92,17 @@ func (u *Usage) answer(r *http.Request) (*Report, error) {
 	report := b.Report(time.Now(), hours)
 	report.complete()
 	if query.Has("ref") {
-		if err := report.only(query.Get("ref")); err != nil {
+		if err := report.Only(query.Get("ref")); err != nil {
 			return nil, err
 		}
 	}
 	return &report, nil
 }
 
-// only leaves in the report what a reference means: a service, or else a
-// container.
-func (r *Report) only(ref string) error {
+// Only leaves in the report what a reference means: a service with its
+// containers, or else a container (by name, ID, or the beginning of an ID) with its
+// service.
+func (r *Report) Only(ref string) error {
 	of := func(service string) func(Row) bool {
 		return func(w Row) bool { return w.Service != service }
 	}
@@ -135,12 +137,15 @@ func (r *Report) only(ref string) error {
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	raw, err := json.Marshal(v)
-	if err != nil { // a figure that is no number: a mistake of ours, to be seen
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil { // a figure that is no number: a mistake of ours, to be seen
 		status = http.StatusInternalServerError
-		raw, _ = json.Marshal(apiError{fmt.Sprintf("the answer cannot be written: %v", err)})
+		b.Reset()
+		_ = enc.Encode(apiError{fmt.Sprintf("the answer cannot be written: %v", err)})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(raw, '\n')) // only the client's going away can fail it
+	_, _ = w.Write(b.Bytes()) // only the client's going away can fail it
 }
