@@ -150,8 +150,36 @@ func (s *Server) Kill() {
 	must(s.t, s.end(syscall.SIGKILL))
 }
 
-// Pause makes the server hang, until Resume.
-func (s *Server) Pause() { must(s.t, s.proc.Process.Signal(syscall.SIGSTOP)) }
+// Pause makes the server hang, until Resume. It returns when all of the server's
+// threads have stopped, which they do one by one, and late on a busy machine.
+func (s *Server) Pause() {
+	must(s.t, s.proc.Process.Signal(syscall.SIGSTOP))
+	for end := time.Now().Add(patience); !Stopped(s.proc.Process.Pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			must(s.t, fmt.Errorf("%s does not stop", s.kind))
+		}
+	}
+}
+
+// Stopped reports whether all threads of a process are stopped by a signal: the
+// state "T" behind the name, which is in parentheses, of proc_pid_stat(5).
+func Stopped(pid int) bool {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false
+	}
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			return false
+		}
+		_, state, _ := strings.Cut(string(stat), ") ")
+		if !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return len(files) > 0
+}
 
 // Resume ends a Pause.
 func (s *Server) Resume() { must(s.t, s.proc.Process.Signal(syscall.SIGCONT)) }

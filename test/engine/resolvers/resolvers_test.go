@@ -149,6 +149,7 @@ func TestOnlyServer(t *testing.T) {
 		// Any other server than berth denies its names: here it has won the race.
 		c := w.startClient(t, musl, enginetest.Spec{DNS: []string{docker0, outside}})
 		berth.signal(t, syscall.SIGSTOP)
+		berth.awaitStopped(t)
 		defer berth.signal(t, syscall.SIGCONT)
 		c.check(t, map[string]string{"addr/web." + domain: "!nxdomain"})
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/berthd/berth/agent/admin"
+	"github.com/berthd/berth/test/dnsservers"
 	"github.com/berthd/berth/test/engine/enginetest"
 )
 
@@ -117,6 +118,16 @@ func (p *process) signal(t *testing.T, sig syscall.Signal) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(sig); err != nil {
 		t.Errorf("send %v to %s: %v", sig, p.name, err)
+	}
+}
+
+// awaitStopped waits until SIGSTOP has stopped all threads.
+func (p *process) awaitStopped(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); !dnsservers.Stopped(p.cmd.Process.Pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s does not stop", p.name)
+		}
 	}
 }
 
