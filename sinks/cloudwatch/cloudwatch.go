@@ -7,9 +7,10 @@
 // for a metric of its own. So only those that [Config.Metrics] names are sent, and
 // only the labels in [Config.Dimensions] become dimensions. By default a fleet
 // has some ten metrics in all, however many hosts it has: without the dimension
-// "host", what all hosts send is one metric, whose SampleCount is the number of
-// hosts that report (each minute, with the default interval), and whose Minimum
-// tells whether one of them is unwell.
+// "host", what all hosts send is one metric. The SampleCount of
+// berth_engine_connected, say, is then the number of hosts that report (each
+// minute, with the default interval), and its Minimum tells whether one of them
+// is unwell.
 //
 // [Config.MaxSeries] bounds what this host sends, whatever the labels hold: that
 // many combinations an hour are sent, those that were there first.

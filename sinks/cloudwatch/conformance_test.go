@@ -105,7 +105,7 @@ func TestAnySamples(t *testing.T) {
 				batch = append(batch, s)
 			}
 			if r.sink.totals.sent == nil {
-				r.sink.totals.sent = map[string]float64{} // counters have a first batch behind them
+				r.sink.totals.sent = map[string]sentTotal{} // counters have a first batch behind them
 			}
 			r.write(batch...)
 			written += len(batch)

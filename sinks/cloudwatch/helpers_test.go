@@ -176,3 +176,13 @@ func counter(name string, value float64, labels ...string) agent.Sample {
 func one(name, dims, unit string, v float64) fakeaws.Datum {
 	return fakeaws.Datum{Namespace: "berth", Name: name, Dimensions: dims, Unit: unit, Count: 1, Sum: v, Min: v, Max: v, Resolution: 60}
 }
+
+// await waits until a condition holds, 2 minutes at most.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s has not come", what)
+		}
+	}
+}

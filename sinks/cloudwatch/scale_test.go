@@ -152,7 +152,7 @@ func TestPitfall_cloudwatch06_ScaleStatus(t *testing.T) {
 		{"between", 50, 20, time.Minute, Keep, false},
 		{"CPU full", 80, 20, time.Minute, ScaleOut, false},
 		{"memory full", 10, 80, time.Minute, ScaleOut, false},
-		{"nearly too old", 10, 20, 4 * time.Minute, ScaleIn, false},
+		{"not quite too old", 10, 20, 3 * time.Minute, ScaleIn, false},
 		{"too old", 10, 20, 7 * time.Minute, Keep, true},
 		{"too old and full", 90, 90, 7 * time.Minute, Keep, true},
 		{"very old", 10, 20, 100 * time.Minute, Keep, true},

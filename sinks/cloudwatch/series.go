@@ -176,7 +176,13 @@ func seriesOf(s agent.Sample) string {
 
 // totals remembers of each counter how much of it has been sent. Its zero value
 // has seen no batch.
-type totals struct{ sent map[string]float64 }
+type totals struct{ sent map[string]sentTotal }
+
+// sentTotal is how much of a counter has been sent, and when it was last there.
+type sentTotal struct {
+	value float64
+	seen  time.Time
+}
 
 // assembled is what became of a batch of samples.
 type assembled struct {
@@ -187,12 +193,13 @@ type assembled struct {
 // assemble makes data points of those samples that are to be sent. Of counters
 // it takes the growth since they were last sent: nothing in the first batch, as
 // it is not known when they grew; a counter that appears later, or is smaller
-// than before, has grown from 0. What has grown counts as sent once commit is
-// called.
+// than before, has grown from 0. One that is not in a batch is remembered for an
+// hour, in case that its component is only away for a moment. What has grown
+// counts as sent once commit is called.
 func (t *totals) assemble(samples []agent.Sample, sh shape, now time.Time) assembled {
 	out := assembled{lost: make(map[string]int)}
 	first := t.sent == nil
-	next := make(map[string]float64, len(t.sent))
+	next := make(map[string]sentTotal, len(t.sent))
 	byKey := make(map[string]*group)
 	for _, s := range samples {
 		if !allowed(s.Name, sh.metrics) {
@@ -218,13 +225,13 @@ func (t *totals) assemble(samples []agent.Sample, sh shape, now time.Time) assem
 		if s.Kind == agent.Counter {
 			series = seriesOf(s)
 			if first {
-				next[series] = v
+				next[series] = sentTotal{v, now}
 				continue
 			}
-			if base = t.sent[series]; v < base {
+			if base = t.sent[series].value; v < base {
 				base = 0 // the component has started anew
 			}
-			next[series] = base // until it is accepted
+			next[series] = sentTotal{base, now} // until it is accepted
 		}
 		dims := sh.dimensionsOf(s)
 		key := keyOf(s.Name, dims)
@@ -238,6 +245,11 @@ func (t *totals) assemble(samples []agent.Sample, sh shape, now time.Time) assem
 			g.addGrowth(flush(v-base), at, series, v)
 		} else {
 			g.add(flush(v), at)
+		}
+	}
+	for series, last := range t.sent {
+		if _, there := next[series]; !there && now.Sub(last.seen) < holdTime {
+			next[series] = last
 		}
 	}
 	t.sent = next
@@ -254,7 +266,7 @@ func (t *totals) assemble(samples []agent.Sample, sh shape, now time.Time) assem
 // commit counts what a group has of counters as sent.
 func (t *totals) commit(g *group) {
 	for series, total := range g.totals {
-		t.sent[series] = total
+		t.sent[series] = sentTotal{total, t.sent[series].seen}
 	}
 }
 

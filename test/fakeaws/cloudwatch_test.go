@@ -330,9 +330,14 @@ func TestCloudWatch_Faults(t *testing.T) {
 	c.Inject("PutMetricData", CutAfter)
 	wants(t, "cut after", put(t.Context()), "EOF")
 	c.Always("PutMetricData", HangAfter)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if err := put(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	ctx, cancel := context.WithCancel(t.Context())
+	hanging := make(chan error, 1)
+	go func() { hanging <- put(ctx) }()
+	for deadline := time.Now().Add(2 * time.Minute); len(c.Data()) < 2 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := <-hanging; !errors.Is(err, context.Canceled) {
 		t.Errorf("hanging: %v", err)
 	}
 	if n := len(c.Data()); n != 2 {
