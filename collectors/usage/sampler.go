@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,7 +76,9 @@ type cell struct {
 	files   files
 	created time.Time // when it was seen to be made; zero if it was there before
 	process
-	over bool // its process has exited, or its cgroup is gone
+	whole bool // its process was seen in all of its cgroups
+	over  bool // its process has exited, or its cgroup is gone
+	lost  bool // and nothing could be read any more then
 
 	c           *agent.Container // nil until the engine has said which run it is
 	run         agent.RunKey
@@ -199,19 +202,48 @@ func (s *sampler) finish(c *cell) {
 	if c.over {
 		return
 	}
-	rd, err := s.take(c, true)
+	rd, err := s.take(c, true) // it is c.last then
 	c.over = true
+	if err == nil && !c.whole {
+		s.makeWhole(c, &rd)
+	}
 	if err != nil {
 		s.stats.missedFinals++
-		c.done = true
+		c.lost = true
 		s.log.Debug("the last figures of a container are lost", "container", c.id, "err", err)
 	}
 	s.release(c)
 	c.due = time.Now().Add(forgetAfter)
 	s.spent = append(s.spent, c)
-	if err == nil && c.c != nil {
-		s.deliver(c, &rd, true)
+	if c.c != nil {
+		s.deliverLast(c)
 	}
+}
+
+// deliverLast delivers the last reading of a cell that is over. Where the one at
+// its exit failed, that is an earlier one, if there is any that was not yet.
+func (s *sampler) deliverLast(c *cell) {
+	if !c.done && (c.base.at.IsZero() || c.last.at.After(c.base.at)) && !c.last.at.IsZero() {
+		s.deliver(c, &c.last, !c.lost)
+	}
+	c.done = true
+}
+
+// makeWhole reads what the files of a cell lack that was over before it was seen
+// in all of its cgroups: a process that nobody has waited for yet still has them.
+func (s *sampler) makeWhole(c *cell, rd *reading) {
+	b, err := s.read.file(path.Join(s.host.proc, strconv.Itoa(c.pid), "cgroup"))
+	if err != nil {
+		return
+	}
+	d, err := join(b, c.id, s.mounts, s.own)
+	if err != nil || d == c.files.dirs {
+		return
+	}
+	f := newFiles(d, 0, false)
+	s.read.slow(&f, rd)
+	s.read.fast(&f, rd, 0)
+	c.last = *rd
 }
 
 // take reads a cell's files.
@@ -275,7 +307,6 @@ func (s *sampler) deliver(c *cell, rd *reading, final bool) {
 	c.first, c.measured = false, true
 	s.stats.measurements++
 	if final {
-		c.done = true
 		s.stats.finals++
 	}
 	s.book.Observe(&c.subject, &c.reservation, m)

@@ -71,6 +71,7 @@ func (s *sampler) follow(c *agent.Container) {
 		cl.hasCPU = !s.lastAt.IsZero() && s.age(p.started) < time.Since(s.lastAt)
 	}
 	s.adopt(cl, p)
+	cl.whole = true
 	if ownNetwork(c) {
 		cl.files.pid = c.PID
 	}
@@ -141,8 +142,8 @@ func (s *sampler) bind(cl *cell, c *agent.Container) {
 		cl.first = false
 		s.stats.resumed++
 	}
-	if cl.over && !cl.done {
-		s.deliver(cl, &cl.last, true)
+	if cl.over {
+		s.deliverLast(cl)
 	}
 }
 

@@ -152,6 +152,63 @@ func TestPitfall_usage03_MeasuredBeforeTheEngineTells(t *testing.T) {
 	})
 }
 
+// TestGoneBeforeItWasWhole: the runtime puts a process into one cgroup after the
+// other, and it may be over before we look again.
+func TestGoneBeforeItWasWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, false)
+		w.start()
+		w.run(1, 100)
+		w.publish()
+		id := testID(2)
+		w.mkdir(id)
+		w.process(200, id)
+		w.set(id, use{})
+		w.write("proc/200/cgroup", "2:cpuacct:/docker/"+id+"\n")
+		w.s.watch.events(w.s)
+		w.write("proc/200/cgroup", w.cgroupOf(id))
+		w.set(id, use{cpu: time.Millisecond, periods: 3, throttled: 2, kills: 1, read: 512})
+		started := time.Now()
+		w.exit(200)
+		w.removeCgroup(id)
+		c := &agent.Container{ID: id, Name: "short", State: agent.StateExited, StartedAt: started, FinishedAt: time.Now()}
+		w.snap.Containers = append(w.snap.Containers, c)
+		w.snap.Dead = append(w.snap.Dead, agent.DeadRun{Container: c, FinishedAt: c.FinishedAt})
+		w.publish()
+		m := w.book.of(id)
+		if len(m) != 1 || m[0].Used.OOMKills != 1 || m[0].Used.Throttled != 2 || m[0].Used.IORead != 512 || m[0].Used.CPU != time.Millisecond {
+			t.Errorf("got %+v, want all of it", m)
+		}
+	})
+}
+
+func TestLostAtTheEnd(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		w.start()
+		c := w.run(1, 100)
+		w.publish()
+		time.Sleep(10 * time.Second)
+		w.set(c.ID, use{cpu: time.Second})
+		w.s.sweep()
+		time.Sleep(3 * time.Second)
+		w.set(c.ID, use{cpu: 2 * time.Second})
+		w.s.sweep() // too soon for a measurement
+		cl := w.s.bound(c.Run())
+		w.s.read.close(&cl.files) // as when the cgroup is gone: nothing can be read
+		w.removeCgroup(c.ID)
+		w.exit(100)
+		m := w.book.of(c.ID)
+		if len(m) != 2 || m[1].Used.CPU != time.Second || m[1].Final || w.s.stats.missedFinals != 1 {
+			t.Errorf("got %+v and %d lost, want what was read before the end", m, w.s.stats.missedFinals)
+		}
+		w.bury(c)
+		w.publish()
+		if got := w.s.endings; len(got) != 1 || got[0].Measured || got[0].CPUSeconds != 2 {
+			t.Errorf("got %+v, want 2 s, and that it is not all", got)
+		}
+	})
+}
+
 // mkdir makes a container's cgroups, as a runtime does: empty.
 func (w *world) mkdir(id string) {
 	for _, dir := range w.folders(id) {

@@ -324,6 +324,7 @@ func (s *sampler) nurseAll(now time.Time) (next time.Time) {
 func (s *sampler) complete(c *cell) {
 	if p, err := s.look(c.pid, c.id); err == nil {
 		s.adopt(c, p)
+		c.whole = true
 		_, _ = s.take(c, true)
 	}
 }
