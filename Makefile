@@ -103,7 +103,7 @@ pitfalls: ## list the known pitfalls and the tests that cover them
 	@go run ./test/pitfalls
 
 .PHONY: bench bench-loop bench-dns bench-names bench-statsd bench-advice
-bench: bench-loop bench-dns bench-names bench-statsd bench-advice ## run all benchmarks: CHECK=1 holds the counts against the limits
+bench: bench-loop bench-dns bench-names bench-statsd bench-advice bench-usage ## run all benchmarks: CHECK=1 holds the counts against the limits
 bench-loop: setup-bench build ## measure the way from an engine's event to a DNS answer
 	@go run ./test/bench/loop $(check_flag)
 bench-dns: setup-bench build ## measure the DNS server
@@ -115,6 +115,10 @@ bench-statsd: setup-bench ## measure the statsd relay, beside others
 
 bench-advice: ## score what berth advises to reserve, beside Kubernetes' autoscaler
 	@go run ./test/bench/advice $(check_flag)
+
+.PHONY: bench-usage
+bench-usage: setup build ## measure what it costs to know what 100 containers use
+	@go run ./test/bench/usage $(check_flag)
 
 NIGHTLY_SEEDS ?= 1 2 3 4
 NIGHTLY_STEPS ?= 20000000
