@@ -222,6 +222,11 @@ func (r *reader) fast(f *files, out *reading, inactive uint64) {
 			out.parts |= HasMemory
 		}
 	}
+}
+
+// slow reads what is read once in six sweeps, and at the end: out-of-memory
+// kills, block I/O and the network, whose file takes as long as all others.
+func (r *reader) slow(f *files, out *reading) {
 	if f.pid != 0 {
 		if b, err := r.read(f, fileNet); err == nil {
 			if rx, tx, ok := netBytes(b); ok {
@@ -230,11 +235,6 @@ func (r *reader) fast(f *files, out *reading, inactive uint64) {
 			}
 		}
 	}
-}
-
-// slow reads what is read once in six sweeps, and at the end: out-of-memory
-// kills and block I/O.
-func (r *reader) slow(f *files, out *reading) {
 	if b, err := r.read(f, fileOOM); err == nil {
 		if n, ok := value(b, "oom_kill"); ok {
 			out.total.OOMKills = n

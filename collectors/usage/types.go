@@ -60,8 +60,11 @@ type Measurement struct {
 	At     time.Time     // end of the window, by the wall clock
 	Window time.Duration // its length, by the monotonic clock of the two reads; > 0
 
-	Parts Parts    // what of Used is there
-	Used  Counters // in the window
+	Parts Parts // what of Used is there
+	// Used is what was used in the window. OOMKills and the figures of network and
+	// I/O are read once in six windows and at the exit: they are there only then,
+	// and of all the time since the last ones.
+	Used Counters
 
 	// Memory is the working set at At, in bytes: usage less inactive_file, as
 	// the kernel would need to take it back from somebody else.
