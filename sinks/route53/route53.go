@@ -84,6 +84,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/route53"
 
 	"github.com/berthd/berth/agent"
@@ -176,6 +178,10 @@ func newClient(cfg Config) (*route53.Client, error) {
 		// A buildable client is one that the SDK can give AWS_CA_BUNDLE's roots.
 		awsconfig.WithHTTPClient(awshttp.NewBuildableClient()),
 		awsconfig.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
+		// The SDK's own client falls back to version 1 of the metadata service.
+		awsconfig.WithEC2RoleCredentialOptions(func(o *ec2rolecreds.Options) {
+			o.Client = imds.New(imds.Options{EnableFallback: aws.FalseTernary})
+		}),
 	}
 	if cfg.Region != "" {
 		opts = append(opts, awsconfig.WithRegion(cfg.Region))
