@@ -25,11 +25,14 @@ type Config struct {
 	// CoreMHz is what Nomad takes for the clock rate of one core of this host:
 	// its reservations are in MHz. 0: what the kernel says.
 	CoreMHz int `yaml:"core_mhz"`
+
+	// Advice is when a reservation is called wrong, and what is advised instead.
+	Advice AdviceConfig `yaml:"advice"`
 }
 
 // DefaultConfig returns the configuration that fits every host.
 func DefaultConfig() Config {
-	return Config{Enabled: true, Interval: config.Duration(10 * time.Second)}
+	return Config{Enabled: true, Interval: config.Duration(10 * time.Second), Advice: DefaultAdviceConfig()}
 }
 
 // mostMHz is beyond any core.

@@ -242,5 +242,5 @@ func Example() agent.Metered {
 	}
 	s := &sampler{cells: map[string][]*cell{c.id: {c}}, totals: Totals{Valid: true}}
 	s.stats.sweeps = 1
-	return &Usage{sampler: s, book: forget{}}
+	return &Usage{sampler: s, book: exampleBook(&c.subject, &c.reservation)}
 }

@@ -144,7 +144,7 @@ func TestMethodsMeetTargets(t *testing.T) {
 		{MethodHourly, 0.42, 0.008, 0.001, 80},
 		{MethodPlan, 0.42, 0.010, 0.005, 10},
 	} {
-		got := scoreOf(c.method, 3, false)
+		got := scoreOf(c.method, 2, false)
 		if got.Slack > c.slack || got.Time > c.time || got.Volume > c.volume || got.Changes > c.changes {
 			t.Errorf("%s: got %+v, want at most %+v", c.method, got, c)
 		}

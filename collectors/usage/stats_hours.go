@@ -154,3 +154,32 @@ func (s *history) shift(d int64) {
 	}
 	s.now += d
 }
+
+// spread adds the mean of a long window that ends at now to the hours that it is
+// of. It makes no peaks.
+func (s *history) spread(now time.Time, seconds, cores, reserved float64) {
+	for h := hourOf(now); seconds > 0 && h >= s.now-hours; h-- {
+		part := min(seconds, now.Sub(time.Unix(3600*h, 0)).Seconds())
+		if h == s.now {
+			l := &s.current
+			l.cores.add(cores, part)
+			l.peak = max(l.peak, cores)
+			l.used += cores * part
+			l.reserved += reserved * part
+			l.seconds += part
+		} else {
+			slot := &s.past[index(h)]
+			if slot.seconds == 0 {
+				s.known++
+			}
+			slot.p90 = max(slot.p90, pack(cores))
+			slot.p95 = max(slot.p95, pack(cores))
+			slot.peak = max(slot.peak, pack(cores))
+			slot.used = pack(slot.used.value() + cores*part)
+			slot.reserved = pack(slot.reserved.value() + reserved*part)
+			slot.seconds = pack(slot.seconds.value() + part)
+		}
+		seconds -= part
+		now = time.Unix(3600*h, 0)
+	}
+}

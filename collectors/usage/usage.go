@@ -101,7 +101,7 @@ func New(cfg Config, env agent.Env) (*Usage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("check usage config: %w", err)
 	}
-	return newUsage(cfg, env, forget{}), nil
+	return newUsage(cfg, env, NewBook(cfg.Advice, env)), nil
 }
 
 func newUsage(cfg Config, env agent.Env, b book) *Usage {
@@ -127,14 +127,29 @@ func (forget) Tick(Totals)                                  {}
 // Name returns "usage".
 func (u *Usage) Name() string { return Name }
 
+// OnEvent sets who is told of events, besides the log; f must not block. Call it
+// before Run.
+func (u *Usage) OnEvent(f func(Event)) {
+	if b, ok := u.book.(*Book); ok {
+		b.OnEvent(f)
+	}
+}
+
+// keeper is a book that outlives the process: Open is called before its other
+// methods, and Run, which keeps it, beside them.
+type keeper interface {
+	Open()
+	Run(context.Context) error
+}
+
 // Run measures until ctx ends, and returns nil then.
 func (u *Usage) Run(ctx context.Context, f agent.Feed) error {
-	if b, ok := u.book.(interface {
-		Run(context.Context) error
-	}); ok {
+	if b, ok := u.book.(keeper); ok {
+		b.Open()
+		// The last measurements are to be kept, too.
+		inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		var keeping sync.WaitGroup
 		defer keeping.Wait()
-		inner, cancel := context.WithCancel(ctx)
 		defer cancel()
 		keeping.Go(func() { _ = b.Run(inner) })
 	}
