@@ -18,8 +18,9 @@ type Config struct {
 	Interval config.Duration `yaml:"interval"`
 
 	// Environment is that of all containers which do not name one by the label
-	// berth.environment or the variable BERTH_ENVIRONMENT: "prod" as a rule. A
-	// service has statistics of its own in each environment.
+	// berth.environment, the variable BERTH_ENVIRONMENT, or the label
+	// com.datadoghq.tags.env: "prod" as a rule. A service has statistics of its own
+	// in each environment.
 	Environment string `yaml:"environment"`
 
 	// CoreMHz is what Nomad takes for the clock rate of one core of this host:

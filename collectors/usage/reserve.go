@@ -13,15 +13,27 @@ import (
 
 // Labels of ours, and the variables that mean the same; a label wins.
 const (
-	labelCPU         = "berth.cpu"         // cores: 0.5, 2, 250m
-	labelMemory      = "berth.memory"      // a size: 512MiB
+	labelCPU         = "berth.cpu"    // cores: 0.5, 2, 250m
+	labelMemory      = "berth.memory" // a size: 512MiB
+	labelService     = "berth.service"
 	labelEnvironment = "berth.environment" // such as prod
 	labelCritical    = "berth.critical"    // true or false
 
 	variableCPU         = "BERTH_CPU"
 	variableMemory      = "BERTH_MEMORY"
+	variableService     = "BERTH_SERVICE"
 	variableEnvironment = "BERTH_ENVIRONMENT"
 	variableCritical    = "BERTH_CRITICAL"
+)
+
+// Labels and variables of Datadog's unified service tagging, which say the same
+// as ours.
+const (
+	datadogService     = "com.datadoghq.tags.service"
+	datadogEnvironment = "com.datadoghq.tags.env"
+
+	datadogServiceVariable     = "DD_SERVICE"
+	datadogEnvironmentVariable = "DD_ENV"
 )
 
 // sharesPerCore is what one core is in CPU shares, as Docker, ECS and Mesos have
@@ -278,6 +290,8 @@ func identify(c *agent.Container, environment, instanceType string) (Subject, []
 	s := Subject{ID: c.ID, Name: c.Name, InstanceType: instanceType, Environment: environment, Service: serviceOf(c)}
 	if v, _ := own(c, labelEnvironment, variableEnvironment); v != "" {
 		s.Environment = v
+	} else if v, _ := own(c, datadogEnvironment, datadogEnvironmentVariable); v != "" {
+		s.Environment = v
 	}
 	var refused []refusal
 	if v, subject := own(c, labelCritical, variableCritical); v != "" {
@@ -290,9 +304,16 @@ func identify(c *agent.Container, environment, instanceType string) (Subject, []
 	return s, refused
 }
 
-// serviceOf names the service that a container is one of. Where one service of
-// an orchestrator has containers of several kinds, each kind is one.
+// serviceOf names the service that a container is one of: as its labels say, or
+// its orchestrator, or its image's name. Where one service of an orchestrator has
+// containers of several kinds, each kind is one.
 func serviceOf(c *agent.Container) string {
+	if v, _ := own(c, labelService, variableService); v != "" {
+		return v
+	}
+	if v, _ := own(c, datadogService, datadogServiceVariable); v != "" {
+		return v
+	}
 	o := agent.OriginOf(c)
 	switch {
 	case o.Orchestrator == "compose" && o.Service != "":

@@ -124,6 +124,17 @@ func TestIdentify(t *testing.T) {
 	if got, refused = identify(c, "prod", ""); got.Critical || len(refused) != 1 {
 		t.Errorf("got %+v, %v, want one refusal", got, refused)
 	}
+	for _, tc := range []struct {
+		labels               map[string]string
+		service, environment string
+	}{
+		{map[string]string{datadogService: "pay", datadogEnvironment: "qa", "com.docker.compose.project": "shop", "com.docker.compose.service": "x"}, "pay", "qa"},
+		{map[string]string{datadogService: "pay", datadogEnvironment: "qa", labelService: "own", labelEnvironment: "dev"}, "own", "dev"},
+	} {
+		if s, _ := identify(&agent.Container{Image: "calc", Labels: tc.labels}, "prod", ""); s.Service != tc.service || s.Environment != tc.environment {
+			t.Errorf("%v: got %s in %s, want %s in %s", tc.labels, s.Service, s.Environment, tc.service, tc.environment)
+		}
+	}
 	for ref, want := range map[string]string{"calc": "calc", "calc:1": "calc", "a/b/calc@sha256:0": "calc", "r:5000/calc": "calc", "": "unknown"} {
 		if got := serviceOf(&agent.Container{Image: ref}); got != want {
 			t.Errorf("%q: got %q, want %q", ref, got, want)

@@ -42,10 +42,12 @@
 // A setting that is not understood is refused alone, and the next source counts.
 // docker update is followed.
 //
-// Statistics are kept for each service, by environment (the label
-// berth.environment, the variable BERTH_ENVIRONMENT, or the key
-// usage.environment) and type of instance. The service is that of ECS, Nomad,
-// Marathon, Swarm or docker compose; without any, the image's name.
+// Statistics are kept for each service, by environment and type of instance. The
+// service is what the label berth.service (or the variable BERTH_SERVICE) or
+// com.datadoghq.tags.service (DD_SERVICE) says, else that of ECS, Nomad, Marathon, Swarm or
+// docker compose, and without any the image's name; the environment is that of
+// berth.environment, BERTH_ENVIRONMENT, com.datadoghq.tags.env, DD_ENV, or the key
+// usage.environment.
 //
 // # How the end is not missed
 //

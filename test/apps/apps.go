@@ -41,6 +41,7 @@ const (
 	Time    = "time"
 	Portal  = "portal"
 	Sleeper = "sleeper"
+	Burner  = "burner"
 )
 
 // binary is where an image has its only file.
