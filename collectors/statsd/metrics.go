@@ -15,6 +15,7 @@ type meters struct {
 	datagrams, lines, bytes                    atomic.Uint64
 	malformed, tooLong, rateLimited, truncated atomic.Uint64
 	passed, untagged, unknown, shared, cut     atomic.Uint64
+	reads                                      atomic.Uint64 // system calls that read something
 }
 
 // add moves the counts of a tally to the meters.
@@ -40,6 +41,7 @@ func (m *meters) add(t *tally) {
 		{&m.unknown, t.unknown},
 		{&m.shared, t.shared},
 		{&m.cut, t.cut},
+		{&m.reads, t.reads},
 	} {
 		if c.from > 0 {
 			c.to.Add(c.from)
@@ -111,6 +113,7 @@ func (s *Statsd) Metrics(yield func(agent.Sample) bool) {
 		return yield(agent.Sample{Name: name, Help: help, Value: value})
 	}
 	ok := counter("berth_statsd_received_datagrams_total", "Datagrams that were received.", m.datagrams.Load(), nil) &&
+		counter("berth_statsd_reads_total", "System calls that read datagrams.", m.reads.Load(), nil) &&
 		counter("berth_statsd_received_lines_total", "Lines that were received.", m.lines.Load(), nil) &&
 		counter("berth_statsd_received_bytes_total", "Bytes that were received.", m.bytes.Load(), nil) &&
 		counter("berth_statsd_sent_datagrams_total", "Datagrams that were sent to the upstream.", st.Packets, nil) &&

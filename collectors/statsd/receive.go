@@ -376,6 +376,7 @@ func (r *receiver) readOnce(s *socket) int {
 		r.rewrite.datagram(r.batch.bytes(i), r.batch.cut(i), o, r.now)
 	}
 	r.counted += n
+	r.rewrite.tally.reads++
 	if s.unix && n > s.queue/2 {
 		r.hurry = true // its senders will be held up
 	}

@@ -87,6 +87,7 @@ type tally struct {
 	untagged                                   uint64 // lines that had no room for tags
 	unknown, shared                            uint64 // lines of senders that cannot be told
 	cut                                        uint64 // datagrams
+	reads                                      uint64 // of the receiver
 }
 
 // datagram rewrites all lines of one datagram. cut is whether the kernel had no

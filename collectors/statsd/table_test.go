@@ -283,8 +283,12 @@ func TestBucket(t *testing.T) {
 		now     time.Duration
 		n, want int
 	}{
-		{time.Hour, 150, 100}, {time.Hour, 1, 0}, {time.Hour + 100*time.Millisecond, 50, 10}, {2 * time.Hour, 500, 100},
-		{2*time.Hour + 5*time.Millisecond, 1, 0}, {2*time.Hour + 10*time.Millisecond, 2, 1},
+		{time.Hour, 150, 100},
+		{time.Hour, 1, 0},
+		{time.Hour + 100*time.Millisecond, 50, 10},
+		{2 * time.Hour, 500, 100},
+		{2*time.Hour + 5*time.Millisecond, 1, 0},
+		{2*time.Hour + 10*time.Millisecond, 2, 1},
 	} {
 		if got := take(step.n, step.now); got != step.want {
 			t.Errorf("at %v: got %d of %d, want %d", step.now, got, step.n, step.want)
