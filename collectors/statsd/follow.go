@@ -20,11 +20,12 @@ import (
 // goroutine.
 type follower struct {
 	*Statsd
-	receiver  *receiver
-	port      agent.LinePort
-	opener    opener
-	registrar *registrar
-	loop      netip.AddrPort // the upstream, where it is no name
+	receiver *receiver
+	port     agent.LinePort
+	opener   opener
+	loop     netip.AddrPort // the upstream, where it is no name
+	began    time.Time
+	known    bool // the containers are, or have been waited for
 
 	open    map[string]*socket // by the address that was asked for
 	failed  map[string]*failure
@@ -48,10 +49,9 @@ type failure struct {
 func newFollower(s *Statsd, r *receiver, port agent.LinePort) *follower {
 	f := &follower{
 		Statsd: s, receiver: r, port: port,
-		opener:    opener{s.sockets, int(s.cfg.ReceiveBuffer.Bytes())},
-		registrar: newRegistrar(s.cfg),
-		open:      make(map[string]*socket), failed: make(map[string]*failure),
-		ticked: time.Now(),
+		opener: opener{s.sockets, int(s.cfg.ReceiveBuffer.Bytes())},
+		open:   make(map[string]*socket), failed: make(map[string]*failure),
+		ticked: time.Now(), began: time.Now(),
 	}
 	f.loop, _, _ = parseUpstream(s.cfg.Upstream)
 	return f
@@ -80,13 +80,18 @@ func (f *follower) run(ctx context.Context, feed agent.Feed, ended <-chan error)
 // follow takes over a snapshot, and returns when to be called again at the
 // latest.
 func (f *follower) follow(ctx context.Context, snap *agent.Snapshot) time.Duration {
-	f.listen(ctx, snap)
 	now := time.Now()
 	var t *table
 	t, f.rebuild = f.registrar.build(snap, interfaces(), now)
 	f.table.Store(t)
-	f.show(snap)
 	next := maxRetry
+	if wait := beginAfter - now.Sub(f.began); !snap.Complete && wait > 0 && !f.known {
+		next = wait
+	} else { // only now, as lines may be waiting
+		f.known = true
+		f.listen(ctx, snap)
+	}
+	f.show(snap)
 	if !f.rebuild.IsZero() {
 		next = min(next, time.Until(f.rebuild))
 	}

@@ -81,6 +81,10 @@ const (
 	// address.
 	minRetry = 250 * time.Millisecond
 	maxRetry = 30 * time.Second
+	// beginAfter is how long the relay waits for the engine's containers to be
+	// known before it receives at all. What the sockets of the last run hold is of
+	// containers, and is not to be passed on without their tags.
+	beginAfter = 5 * time.Second
 	// tick is how often rates are computed and drops looked for.
 	tick = time.Second
 	// calm is how long the kernel must have dropped nothing before the condition
@@ -99,9 +103,10 @@ type Statsd struct {
 	sink    agent.LineSink
 	sockets agent.Sockets
 
-	meters meters
-	table  atomic.Pointer[table]
-	view   atomic.Pointer[view]
+	registrar *registrar // of Run
+	meters    meters
+	table     atomic.Pointer[table]
+	view      atomic.Pointer[view]
 }
 
 // view is what is shown of the relay. It is immutable but for the accounts.
@@ -124,10 +129,10 @@ func New(cfg Config, env agent.Env, sink agent.LineSink) (*Statsd, error) {
 	}
 	s.health.Declare(condBuffer, agent.SeverityWarning, 0)
 	s.health.Declare(condReceive, agent.SeverityWarning, 0)
-	first := newRegistrar(cfg)
-	t, _ := first.build(new(agent.Snapshot), nil, time.Now())
+	s.registrar = newRegistrar(cfg)
+	t, _ := s.registrar.build(new(agent.Snapshot), nil, time.Now())
 	s.table.Store(t)
-	s.view.Store(&view{snapshot: new(agent.Snapshot), senders: []*origin{first.shared, first.unknown}})
+	s.view.Store(&view{snapshot: new(agent.Snapshot), senders: s.registrar.senders()})
 	return s, nil
 }
 
