@@ -100,7 +100,7 @@ func TestSharedNetwork(t *testing.T) {
 }
 
 // What ended is remembered for a while, but not where something else is.
-func TestTombstones(t *testing.T) {
+func TestPitfall_statsd12_AnAddressThatIsUsedAgain(t *testing.T) {
 	cfg := DefaultConfig()
 	r := newRegistrar(cfg)
 	now := time.Unix(1000, 0)

@@ -210,7 +210,7 @@ func TestUpstreamAbsentAtStart(t *testing.T) {
 
 // The upstream dies in the middle, and another takes its path: nothing that was
 // not taken by the kernel is lost.
-func TestUpstreamKilledMidBurst(t *testing.T) {
+func TestPitfall_statsd07_AnUpstreamThatDiesIsReplaced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	first := listenUnix(t, path)
 	p, _ := linesTo(t, LineConfig{Address: path})
@@ -234,7 +234,7 @@ func TestUpstreamKilledMidBurst(t *testing.T) {
 
 // The upstream's path leads to another socket, while the old one still takes what
 // it is sent.
-func TestUpstreamReboundAtTheSamePath(t *testing.T) {
+func TestPitfall_statsd07_AnotherSocketAtThePathIsFollowed(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "s")
 	old := listenUnix(t, path)
@@ -254,7 +254,7 @@ func TestUpstreamReboundAtTheSamePath(t *testing.T) {
 
 // An upstream that reads nothing: the oldest lines make room, are counted, and
 // sending takes no time.
-func TestUpstreamFull(t *testing.T) {
+func TestPitfall_statsd07_AFullQueueWaitsAndDropsTheOldest(t *testing.T) {
 	up := listenUnix(t, filepath.Join(t.TempDir(), "s"))
 	p, health := linesTo(t, LineConfig{Address: up.address, Buffer: minBuffer})
 	sent := 0
@@ -420,5 +420,96 @@ func TestRing(t *testing.T) {
 	}
 	if lost := r.push(agent.Packet{Data: make([]byte, len(r.mem)), Lines: 7}); lost != 7 {
 		t.Errorf("a packet larger than the ring: got %d lines lost, want 7", lost)
+	}
+}
+
+// Whatever sending runs into, the next datagram is tried, and all is counted.
+func TestPitfall_statsd03_NoErrorEndsSending(t *testing.T) {
+	up := listenUDP(t)
+	p, health := linesTo(t, LineConfig{Address: up.address})
+	fd := p.connection(t)
+	huge := agent.Packet{Data: make([]byte, 70000), Lines: 3} // EMSGSIZE
+	p.Send([]agent.Packet{packet("a:1|c\n"), huge, packet("b:1|c\n")})
+	if got := up.read(t, 2); got[0] != "a:1|c\n" || got[1] != "b:1|c\n" {
+		t.Errorf("got %q", got)
+	}
+	if st := p.Stats(); st.Failed != 3 || st.Lines != 2 {
+		t.Errorf("got %+v", st)
+	}
+	until(t, p, "a condition tells of it", func() bool { return health.Err(Name) != nil })
+	// The socket itself is of no use any longer: as good as any error.
+	if err := unix.Shutdown(fd, unix.SHUT_WR); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		p.Send([]agent.Packet{packet("c:1|c\n")})
+	}
+	account(t, p, 105)
+
+	nowhere, _ := linesTo(t, LineConfig{Address: "255.255.255.255:9"}) // EACCES: connecting is refused
+	for range 100 {
+		nowhere.Send([]agent.Packet{packet("d:1|c\n")})
+	}
+	account(t, nowhere, 100)
+}
+
+// What waited for an upstream, far more than the 64 KiB of the largest datagram,
+// goes out in datagrams as they came.
+func TestPitfall_statsd04_WhatWaitedGoesOutInDatagrams(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	p, _ := linesTo(t, LineConfig{Address: path})
+	list, want := packets(1000)
+	for begin := 0; begin < len(list); begin += batchSize {
+		p.Send(list[begin:min(begin+batchSize, len(list))])
+	}
+	if st := p.Stats(); st.Waiting != uint64(count(list)) {
+		t.Fatalf("%d lines wait, want %d", st.Waiting, count(list))
+	}
+	up := listenUnix(t, path)
+	done := make(chan []string)
+	go func() { done <- up.read(t, len(want)+1) }()
+	until(t, p, "all is sent", func() bool { return p.Stats().Waiting == 0 })
+	p.Send([]agent.Packet{packet("later:1|c\n")})
+	until(t, p, "the later one is sent", func() bool { return p.Stats().Waiting == 0 })
+	if got := <-done; !slices.Equal(got, append(want, "later:1|c\n")) {
+		t.Errorf("got %d datagrams that are not those that were sent", len(got))
+	}
+	account(t, p, count(list)+1)
+}
+
+// A UDP upstream that was away: the send that is told of it has sent nothing, and
+// is made again, so that the first datagram for the new one arrives.
+func TestPitfall_statsd06_TheSendThatIsToldIsMadeAgain(t *testing.T) {
+	for _, segment := range []bool{false, true} {
+		up := listenUDP(t)
+		p, health := linesTo(t, LineConfig{Address: up.address, Segment: segment})
+		p.Send([]agent.Packet{packet("a:1|c\n")})
+		up.read(t, 1)
+		up.Close()
+		sent := 1
+		until(t, p, "a condition tells that nobody receives", func() bool {
+			p.Send([]agent.Packet{packet("lost:1|c\n"), packet("lost:2|c\n")})
+			sent += 2
+			return health.Err(Name) != nil
+		})
+		again, err := net.ListenPacket("udp", up.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		up.PacketConn = again
+		// An error of the time before is pending: the first two must arrive all the
+		// same.
+		p.Send([]agent.Packet{packet("b:1|c\n"), packet("b:2|c\n")})
+		sent += 2
+		got := up.read(t, 2)
+		if got[0] != "b:1|c\n" || got[1] != "b:2|c\n" {
+			t.Errorf("segment %v: got %q", segment, got)
+		}
+		account(t, p, sent)
+		until(t, p, "the condition passes", func() bool {
+			p.Send([]agent.Packet{packet("c:1|c\n")})
+			return health.Err(Name) == nil
+		})
 	}
 }
