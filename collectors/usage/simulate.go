@@ -47,14 +47,13 @@ type Method struct {
 	Policy Policy
 }
 
-// Score says how good the reservations were. Score and Mean document the
-// formulas; lower is better for all of them.
+// Score says how good the reservations were. Lower is better for all of it.
 type Score struct {
-	Slack   float64 // Σ(reserved − min(used, reserved)) / Σ reserved
-	Time    float64 // share of the minutes in which more was wanted than reserved
-	Volume  float64 // share of the CPU that was wanted above what was reserved
-	Changes float64 // of the reservation, a week
-	Longest float64 // minutes: the longest time in which more was wanted than reserved
+	Slack   float64 `json:"slack_ratio"`             // Σ(reserved − min(used, reserved)) / Σ reserved
+	Time    float64 `json:"overrun_time_ratio"`      // share of the minutes in which more was wanted than reserved
+	Volume  float64 `json:"overrun_volume_ratio"`    // share of the CPU that was wanted above what was reserved
+	Changes float64 `json:"changes_per_week"`        // of the reservation
+	Longest float64 `json:"longest_overrun_minutes"` // for how long more was wanted than reserved at a stretch
 }
 
 // Mean returns the mean of scores: each container counts alike, however large.

@@ -10,11 +10,10 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
-	"runtime"
-	"sync"
 
 	"github.com/berthd/berth/collectors/usage"
 )
@@ -23,7 +22,7 @@ import (
 // anything: that was done with 1000 to 1019 and 2000 to 2019.
 func main() {
 	first := flag.Uint64("seed", 1, "the first seed")
-	n := flag.Uint64("seeds", 100, "how many seeds")
+	n := flag.Int("seeds", 100, "how many seeds")
 	days := flag.Int("days", 28, "how long a load lasts; the first 8 days are not scored")
 	rough := flag.Float64("rough", 1, "noise and bursts, as a multiple of the usual")
 	limited := flag.Bool("limited", false, "containers are limited to what they reserve")
@@ -34,18 +33,22 @@ func main() {
 	fmt.Printf("%d kinds of load x %d seeds from %d, %d days, rough %g, limited %v\n\n",
 		len(usage.Kinds), *n, *first, *days, *rough, *limited)
 	fmt.Printf("%-28s %8s %8s %9s %9s %9s\n", "", "slack %", "time %", "volume %", "changes/w", "longest m")
+	sim, err := usage.Simulate(context.Background(), usage.SimulateOptions{
+		Seed: *first, Seeds: *n, Days: *days, Rough: *rough, Limited: *limited,
+	}, methods())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "advice:", err)
+		os.Exit(2)
+	}
 	means := make(map[string]usage.Score)
-	for _, m := range methods() {
-		byKind := scores(m, *first, *n, *days, *rough, *limited)
-		var all []usage.Score
-		for i, k := range usage.Kinds {
+	for _, m := range sim.Methods {
+		for _, k := range m.Kinds {
 			if *kinds {
-				show("  "+k, usage.Mean(byKind[i]))
+				show("  "+k.Name, k.Score)
 			}
-			all = append(all, byKind[i]...)
 		}
-		means[m.Name] = usage.Mean(all)
-		show(m.Name, means[m.Name])
+		means[m.Method] = m.Score
+		show(m.Method, m.Score)
 	}
 	if *check && !meets(means) {
 		os.Exit(1)
@@ -64,25 +67,6 @@ const (
 	vpa90 = "VPA p90 + 15 %"
 	vpa95 = "VPA p95 + 15 %"
 )
-
-// scores returns a method's scores, by kind of load and seed.
-func scores(m usage.Method, first, n uint64, days int, rough float64, limited bool) [][]usage.Score {
-	out := make([][]usage.Score, len(usage.Kinds))
-	var work sync.WaitGroup
-	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
-	for i, k := range usage.Kinds {
-		out[i] = make([]usage.Score, n)
-		for j := range n {
-			slots <- struct{}{}
-			work.Go(func() {
-				out[i][j] = usage.Replay(usage.Generate(k, first+j, days, rough), m, limited)
-				<-slots
-			})
-		}
-	}
-	work.Wait()
-	return out
-}
 
 func show(name string, s usage.Score) {
 	fmt.Printf("%-28s %8.2f %8.3f %9.4f %9.2f %9.0f\n", name, 100*s.Slack, 100*s.Time, 100*s.Volume, s.Changes, s.Longest)
