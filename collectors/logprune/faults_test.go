@@ -173,7 +173,7 @@ func (h *host) write(path, content string) {
 // start makes a pruner, as a start of berth does.
 func (h *host) start() {
 	h.dead = false
-	h.p = newTestPruner(h.cfg, h.m, h.path("state"), &faulty{before: h.before}, h.proc.dir)
+	h.p = newTestPruner(h.cfg, h.m, testEnv(h.path("state")), &faulty{before: h.before}, h.proc.dir)
 }
 
 func (h *host) stop() {

@@ -245,8 +245,8 @@ func testEnv(state string) agent.Env {
 }
 
 // newTestPruner returns a collector that is as Run would have begun it, on a model.
-func newTestPruner(cfg Config, m *model, state string, k kernel, procDir string) *Pruner {
-	p, err := New(cfg, testEnv(state), m)
+func newTestPruner(cfg Config, m *model, env agent.Env, k kernel, procDir string) *Pruner {
+	p, err := New(cfg, env, m)
 	must(err)
 	p.now, p.k, p.workers, p.inspectors = m.now, k, 1, 1
 	p.proc = proc{procDir, linux{}}
