@@ -14,7 +14,7 @@ import (
 // The bounds of one batch: its folders share a look through /proc and a write to
 // the journal.
 const (
-	batchSize    = 512
+	batchSize    = 1024
 	pressedBatch = 32 // between two looks at how full the file system is
 	workers      = 2  // that survey and delete: see Pruner.workers
 	inspectors   = 8  // inspects at once

@@ -52,10 +52,16 @@ func later(a, b time.Time) time.Time {
 func (p *Pruner) look(ctx context.Context, snap *agent.Snapshot, blocked error, remember bool) (*plan, error) {
 	begin := time.Now()
 	x := newIndex(snap.Containers)
+	expect := 0
+	p.mu.Lock()
+	if p.last != nil {
+		expect = len(p.last.found.folders)
+	}
+	p.mu.Unlock()
 	found, err := find(ctx, p.k, p.patterns, func(id containerID) bool {
 		i, ok := x[id]
 		return ok && (p.cfg.When != whenStopped || !hasEnded(snap.Containers[i]))
-	})
+	}, expect+expect/16)
 	if err != nil {
 		return nil, err
 	}
@@ -206,20 +212,24 @@ func (p *Pruner) hurry(next time.Time) time.Time {
 func (p *Pruner) settle(pl *plan) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	has := make(map[containerID]bool, len(pl.found.folders))
-	paths := make(map[string]bool)
+	kept := make(map[*seen]bool)
+	still := make(map[string]bool)
 	for i := range pl.found.folders {
-		has[pl.found.folders[i].id] = true
-		if r := pl.rulings[i].rule; r == ruleDue || r == rulePressed || r == ruleTrash || r == ruleRestore {
-			paths[pl.found.path(i)] = true
+		if mem := p.ledger.memory.find(pl.found.folders[i].id); mem != nil {
+			kept[mem] = true
+		}
+		if r := pl.rulings[i].rule; len(p.refusals) > 0 && (r == ruleDue || r == rulePressed || r == ruleTrash || r == ruleRestore) {
+			if at := pl.found.path(i); p.refusals[at] != nil {
+				still[at] = true
+			}
 		}
 	}
-	for path := range p.refusals {
-		if !paths[path] {
-			delete(p.refusals, path)
+	for at := range p.refusals {
+		if !still[at] {
+			delete(p.refusals, at)
 		}
 	}
-	p.ledger.memory.forget(p.now(), func(id containerID) bool { return has[id] })
+	p.ledger.memory.forget(p.now(), kept)
 	if p.ledger.j != nil {
 		if err := p.ledger.save(); err != nil {
 			p.report("state", err, "check that state_dir exists, is writable and has room")

@@ -20,10 +20,9 @@ type folder struct {
 	id      containerID
 	trash   bool  // it is in the trash of its root, under this name
 	mounted bool  // something is mounted on it
-	statted bool  // changed, mounted and node.ino are known
+	statted bool  // changed and mounted are known
 	root    int32 // index into found.roots
 	changed int64 // when names in it last changed, in nanoseconds since 1970
-	ino     uint64
 }
 
 // stranger is a name in a root that no container can have.
@@ -113,10 +112,11 @@ type finder struct {
 	visited map[node]bool
 }
 
-// find scans all patterns. Folders that cannot be read are noted, and hold up
+// find scans all patterns, and expects about so many folders. Folders that cannot be read are noted, and hold up
 // nothing else.
-func find(ctx context.Context, k kernel, patterns []pattern, lives func(containerID) bool) (*found, error) {
+func find(ctx context.Context, k kernel, patterns []pattern, lives func(containerID) bool, expect int) (*found, error) {
 	f := &finder{k: k, lives: lives, buf: make([]byte, 64<<10), visited: make(map[node]bool)}
+	f.out.folders = make([]folder, 0, expect)
 	f.out.usage = make(map[uint64]usage)
 	for _, p := range patterns {
 		fd, err := k.openat2(unix.AT_FDCWD, p.fixed, &unix.OpenHow{Flags: openFlags, Resolve: onTheWay})
@@ -185,12 +185,7 @@ func (f *finder) descend(ctx context.Context, dir int, at string, parts []string
 			f.fail(at, err)
 			return nil
 		}
-		return f.children(ctx, dir, at, "*", below, func(fd int, name string) error {
-			// A folder of folders of containers is not searched for others: it may
-			// have 100,000, and each of them all that a container writes.
-			if _, isID := parseID(name); isID {
-				return nil
-			}
+		return f.children(ctx, dir, at, anyDepth, below, func(fd int, name string) error {
 			return f.descend(ctx, fd, path.Join(at, name), parts, depth+1)
 		})
 	}
@@ -204,12 +199,21 @@ func (f *finder) descend(ctx context.Context, dir int, at string, parts []string
 	})
 }
 
-// children enters the folders in dir that match a pattern. As in a shell, "*" does
-// not match names that begin with a dot.
+// children enters the folders in dir that match a pattern, or all but those of
+// containers for anyDepth. As in a shell, "*" does not match names that begin with a
+// dot.
 func (f *finder) children(ctx context.Context, dir int, at, match string, resolve uint64, enter func(int, string) error) error {
 	var names []string
 	err := readAll(f.k, dir, f.buf, func(e entry) error {
 		if e.kind != unix.DT_DIR && e.kind != unix.DT_UNKNOWN || e.name[0] == '.' && match[0] != '.' {
+			return nil
+		}
+		if match == anyDepth {
+			// Folders of containers are not searched for others: there may be 100,000,
+			// each with all that a container writes.
+			if _, isID := parseID(e.name); !isID {
+				names = append(names, string(e.name))
+			}
 			return nil
 		}
 		name := string(e.name)
@@ -304,7 +308,7 @@ func (f *finder) folders(ctx context.Context, dir int, at string, inTrash bool) 
 			f.stranger(root, e, inTrash)
 			return nil
 		}
-		c := folder{id: id, root: root, trash: inTrash, ino: e.ino}
+		c := folder{id: id, root: root, trash: inTrash}
 		if !f.lives(id) || e.kind == unix.DT_UNKNOWN {
 			var st unix.Statx_t
 			switch err := f.k.statx(dir, id.String(), statFlags, wanted, &st); {
@@ -318,7 +322,7 @@ func (f *finder) folders(ctx context.Context, dir int, at string, inTrash bool) 
 				f.stranger(root, e, inTrash)
 				return nil
 			}
-			c.statted, c.changed, c.ino = true, changed(&st), st.Ino
+			c.statted, c.changed = true, changed(&st)
 			c.mounted = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 		}
 		f.out.folders = append(f.out.folders, c)

@@ -102,6 +102,13 @@ func (p *Pruner) fresh(ctx context.Context) (*plan, error) {
 	return p.look(ctx, snap, blocked, false)
 }
 
+// Look scans and plans once, changes nothing, and returns ctx's error or that there
+// is no snapshot yet. It is for measurements.
+func (p *Pruner) Look(ctx context.Context) error {
+	_, err := p.fresh(ctx)
+	return err
+}
+
 func (p *Pruner) servePlan(r *http.Request) (any, error) {
 	pl, err := p.fresh(r.Context())
 	if err != nil {

@@ -1,6 +1,7 @@
 package logprune
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 
 	"github.com/berthd/berth/agent"
@@ -49,6 +50,10 @@ func (id containerID) String() string {
 	}
 	return hex.EncodeToString(id.raw[:])
 }
+
+// key returns the first sixteen digits, or all of a short form: enough to tell the
+// folders of a host apart.
+func (id containerID) key() uint64 { return binary.BigEndian.Uint64(id.raw[:]) }
 
 // shortened returns the short form.
 func (id containerID) shortened() containerID {

@@ -148,16 +148,14 @@ func (m *memory) learn(snap *agent.Snapshot, exempt []string, now time.Time) (di
 }
 
 // forget drops those who went long ago and have no folder.
-func (m *memory) forget(now time.Time, hasFolder func(containerID) bool) {
+func (m *memory) forget(now time.Time, hasFolder map[*seen]bool) {
 	oldest := now.Add(-forgetAfter)
 	excess := len(m.byID) - maxSeen
 	for id, s := range m.byID {
 		if s.Gone.IsZero() {
 			continue
 		}
-		full, ok := parseID(id)
-		keep := ok && (hasFolder(full) || hasFolder(full.shortened()))
-		if s.Gone.Before(oldest) && !keep || excess > 0 {
+		if s.Gone.Before(oldest) && !hasFolder[s] || excess > 0 {
 			m.drop(id)
 			excess--
 		}

@@ -74,7 +74,13 @@ type plan struct {
 // too many to be believed.
 type suspects struct {
 	at  time.Time
-	set map[containerID]bool
+	set []uint64 // their keys, sorted; nil for no such scan
+}
+
+// has reports whether a folder was among them.
+func (s *suspects) has(id containerID) bool {
+	_, ok := slices.BinarySearch(s.set, id.key())
+	return ok
 }
 
 // makePlan decides. It does no I/O, and changes nothing but in.suspects.
@@ -245,32 +251,24 @@ func (p *plan) doubt(due int) {
 		*s = suspects{} // such a scan confirms nothing
 	}
 	confirmed := s.set != nil && p.now.Sub(s.at) >= p.cfg.ConfirmAfter.Std()
-	fresh := s.set == nil
-	if fresh && p.blocked == nil {
-		s.at, s.set = p.now, make(map[containerID]bool, due)
-	}
+	all := make([]uint64, 0, due)
 	for i := range p.rulings {
 		r := &p.rulings[i]
 		if r.rule != ruleDue && r.rule != rulePressed {
 			continue
 		}
 		id := p.found.folders[i].id
-		if fresh && p.blocked == nil {
-			s.set[id] = true
-		}
-		if !confirmed || !s.set[id] {
+		all = append(all, id.key())
+		if !confirmed || !s.has(id) {
 			r.rule = ruleMany
 			p.many = true
 		}
 	}
-	// Those that the earlier scan did not know wait for one more.
-	if confirmed && p.many {
-		s.at, s.set = p.now, make(map[containerID]bool, due)
-		for i, r := range p.rulings {
-			if r.rule == ruleDue || r.rule == rulePressed || r.rule == ruleMany {
-				s.set[p.found.folders[i].id] = true
-			}
-		}
+	// The first such scan is remembered; and one that confirms, for the sake of those
+	// that it has found first.
+	if p.blocked == nil && (s.set == nil || confirmed && p.many) {
+		slices.Sort(all)
+		s.at, s.set = p.now, all
 	}
 	if p.many && s.set != nil {
 		if at := s.at.Add(p.cfg.ConfirmAfter.Std()); p.next.IsZero() || at.Before(p.next) {
