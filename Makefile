@@ -103,7 +103,7 @@ pitfalls: ## list the known pitfalls and the tests that cover them
 	@go run ./test/pitfalls
 
 .PHONY: bench bench-loop bench-dns bench-names bench-statsd bench-advice
-bench: bench-loop bench-dns bench-names bench-statsd bench-advice bench-usage ## run all benchmarks: CHECK=1 holds the counts against the limits
+bench: bench-loop bench-dns bench-names bench-statsd bench-advice bench-usage bench-prune ## run all benchmarks: CHECK=1 holds the counts against the limits
 bench-loop: setup-bench build ## measure the way from an engine's event to a DNS answer
 	@go run ./test/bench/loop $(check_flag)
 bench-dns: setup-bench build ## measure the DNS server
@@ -116,6 +116,9 @@ bench-statsd: setup-bench ## measure the statsd relay, beside others
 bench-advice: ## score what berth advises to reserve, beside Kubernetes' autoscaler
 	@go run ./test/bench/advice $(check_flag)
 
+.PHONY: bench-prune
+bench-prune: setup-bench ## measure the pruning of log folders, beside Ruby and a pruner without safety
+	@go run ./test/bench/prune $(check_flag)
 .PHONY: bench-usage
 bench-usage: setup build ## measure what it costs to know what 100 containers use
 	@go run ./test/bench/usage $(check_flag)
@@ -131,6 +134,7 @@ nightly: setup ## what takes longer: long simulations, kills by the thousand, fu
 			go test -count 1 -timeout 4h -run '^TestSimulation$$' ./agent; \
 	done
 	@BERTH_KILLS=1000 go test -count 1 -timeout 4h ./agent/journal
+	@BERTH_PRUNE_RUNS=10000 go test -count 1 -timeout 4h -run '^TestFaults$$' ./collectors/logprune
 	@BERTH_KILLS=1000 go test -count 1 -timeout 4h -run '^TestKill$$' ./sinks/rfc2136
 	@for pkg in $(UNIT); do \
 		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \

@@ -8,7 +8,7 @@
 #                          compilers, firewall and network tools, BIND and Knot
 #                          without their services), and packages which they
 #                          unpack (Debian's C library, a name server)
-#   test/setup.sh bench    an engine, and what the benchmarks run (dnsperf, BIND)
+#   test/setup.sh bench    an engine, and what the benchmarks run (dnsperf, BIND, Ruby)
 #   test/setup.sh bind     an engine, and what the demo with BIND runs
 #
 # An engine that runs is used as it is. Where none answers, one is started; none
@@ -230,6 +230,7 @@ bench)
 	engine
 	tools
 	want dnsperf dnsperf
+	want ruby ruby
 	install_missing
 	missing=()
 	name_servers bind9

@@ -90,13 +90,13 @@ func (s *stage) configFile() string { return filepath.Join(s.dir, "berth.yaml") 
 
 // flags are those of the agent's own commands that read its configuration.
 func (s *stage) flags() []string {
-	return []string{
+	return append([]string{
 		"--config", s.configFile(),
 		"--set", "state_dir=" + filepath.Join(s.dir, "state"),
 		"--set", "admin.socket=" + s.socket(),
 		"--set", "statsd.socket=",
 		"--set", "statsd.upstream=" + s.metricsSocket(),
-	}
+	}, s.pruneFlags()...)
 }
 
 // serving returns nil when the berth that was started answers DNS on the bridge,

@@ -109,7 +109,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the demo failed: %v\n%s", err, out)
 	}
-	for _, want := range []string{"19 + 23 = 42", "calc.requests:1|c|#service:calc,env:demo", "its record was gone", "out of DNS", "refused", "That was all"} {
+	for _, want := range []string{"19 + 23 = 42", "calc.requests:1|c|#service:calc,env:demo", "its record was gone", "out of DNS", "refused", "its folder is gone", "That was all"} {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("the demo does not say %q", want)
 		}
