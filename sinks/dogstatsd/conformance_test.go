@@ -1,66 +1,86 @@
 package dogstatsd
 
 import (
-	"fmt"
-	"strconv"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/berthd/berth/agent"
 	"github.com/berthd/berth/sinks/sinktest"
 )
 
-// parseLine reads a line of DogStatsD, and returns the type that it has.
-func parseLine(text string) (agent.Sample, string, error) {
-	parts := strings.Split(text, "|")
-	name, value, ok := strings.Cut(parts[0], ":")
-	if !ok || len(parts) < 2 || len(parts) > 3 {
-		return agent.Sample{}, "", fmt.Errorf("%q is no line of DogStatsD", text)
-	}
-	s := agent.Sample{Name: "berth_" + strings.TrimPrefix(name, "berth.")}
-	var err error
-	if s.Value, err = strconv.ParseFloat(value, 64); err != nil {
-		return s, "", err
-	}
-	if len(parts) == 3 {
-		for tag := range strings.SplitSeq(strings.TrimPrefix(parts[2], "#"), ",") {
-			k, v, _ := strings.Cut(tag, ":")
-			s.Labels = append(s.Labels, agent.Label{Name: k, Value: v})
-		}
-	}
-	return s, parts[1], nil
+// recorder is an upstream that keeps all lines.
+type recorder struct {
+	network, address string
+
+	mu    sync.Mutex
+	conn  net.PacketConn
+	lines []string
+	ended sync.WaitGroup
 }
 
-func TestConformance(t *testing.T) {
-	sinktest.MetricSink(t, func(t *testing.T) sinktest.MetricFixture {
-		server := listen(t, "udp", "127.0.0.1:0")
-		sink, _ := newSink(t, server.addr, nil)
-		var all []string
-		received := func(kind string) (out []agent.Sample, err error) {
-			all = append(all, server.lines(t)...)
-			for _, text := range all {
-				s, k, err := parseLine(text)
-				if err != nil {
-					return nil, err
-				}
-				if k == kind {
-					out = append(out, s)
+func (r *recorder) up() error {
+	if r.network == "unixgram" {
+		_ = os.Remove(r.address) // of the one before
+	}
+	conn, err := net.ListenPacket(r.network, r.address)
+	if err != nil {
+		return err
+	}
+	r.conn, r.address = conn, conn.LocalAddr().String()
+	r.ended.Go(func() {
+		for buf := make([]byte, 1<<16); ; {
+			n, _, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			r.mu.Lock()
+			for line := range strings.SplitSeq(string(buf[:n]), "\n") {
+				if line != "" {
+					r.lines = append(r.lines, line)
 				}
 			}
-			return out, nil
-		}
-		return sinktest.MetricFixture{
-			Sink:   sink,
-			Gauges: func() ([]agent.Sample, error) { return received("g") },
-			Growth: func(name string) (sum float64, err error) {
-				counts, err := received("c")
-				for _, s := range counts {
-					if s.Name == name {
-						sum += s.Value
-					}
-				}
-				return sum, err
-			},
+			r.mu.Unlock()
 		}
 	})
+	return nil
+}
+
+func (r *recorder) down() error {
+	err := r.conn.Close()
+	r.ended.Wait()
+	return err
+}
+
+func (r *recorder) received() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string{}, r.lines...)
+}
+
+func TestLineConformance(t *testing.T) {
+	for name, segment := range map[string]bool{"udp": false, "segments": true, "unixgram": false} {
+		t.Run(name, func(t *testing.T) {
+			sinktest.LineSink(t, func(t *testing.T) sinktest.LineFixture {
+				up := &recorder{network: "udp", address: "127.0.0.1:0"}
+				if name == "unixgram" {
+					up.network, up.address = name, filepath.Join(t.TempDir(), "s")
+				}
+				if err := up.up(); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = up.down() })
+				log := slog.New(slog.DiscardHandler)
+				sink, err := NewLines(LineConfig{Address: up.address, Buffer: 1 << 20, Segment: segment}, agent.Env{Log: log, Health: agent.NewHealth(log)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return sinktest.LineFixture{Sink: sink, Received: up.received, Down: up.down, Up: up.up}
+			})
+		})
+	}
 }
