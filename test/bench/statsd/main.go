@@ -28,7 +28,7 @@
 //
 // In each round, every relay in turn is measured at each rate; the table has the
 // medians. The highest rate is searched for: the highest at which less than one
-// line in a thousand is lost, twice in a row. Where the generator cannot send
+// line in a thousand is lost in one of three runs, and that again. Where the generator cannot send
 // more, the figure is a lower bound and is marked ≥. All runs are then made once
 // more through a bridge, to which a network namespace for each sender is
 // connected by a veth pair, as an engine connects containers.
