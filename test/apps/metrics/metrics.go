@@ -117,7 +117,7 @@ func Run(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("metrics", flag.ContinueOnError)
 	how := fs.String("client", "udp", "udp, unix (both: a datagram for each line, as it is) or datadog (datadog-go at its defaults)")
 	to := fs.String("to", "", "host:port, or a socket's `path` for unix; by default port 8125 of the gateway")
-	count := fs.Int("count", 1, "how many times to count one more")
+	count := fs.Int("count", 1, "how many times to count one more; 0: until SIGTERM")
 	pause := fs.Duration("pause", 0, "rest after each")
 	name := fs.String("name", "app.events", "name of the counter")
 	tags := fs.String("tags", "", "tags, as a:b,c:d")
@@ -132,57 +132,62 @@ func Run(ctx context.Context, args []string) error {
 		}
 		*to = netip.AddrPortFrom(gateway, Port).String()
 	}
+	// counting sends again and again, and returns how often it did.
+	counting := func(send func() error) (n int, err error) {
+		for ; (*count == 0 || n < *count) && ctx.Err() == nil; n++ {
+			if err := send(); err != nil {
+				return n, err
+			}
+			time.Sleep(*pause)
+		}
+		return n, nil
+	}
 	send := sendBare
 	if *how == "datadog" {
 		send = sendClient
 	}
-	if err := send(*how, *to, *name, *tags, *count, *pause); err != nil {
+	n, err := send(*how, *to, *name, *tags, counting)
+	if err != nil {
 		return err
 	}
-	fmt.Printf("sent %d to %s\n", *count, *to)
+	fmt.Printf("sent %d to %s\n", n, *to)
 	if !*once {
 		<-ctx.Done()
 	}
 	return nil
 }
 
-func sendBare(network, to, name, tags string, count int, pause time.Duration) error {
+func sendBare(network, to, name, tags string, counting func(func() error) (int, error)) (int, error) {
 	if network == "unix" {
 		network = "unixgram"
 	}
 	conn, err := net.Dial(network, to)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer conn.Close()
 	line := name + ":1|c"
 	if tags != "" {
 		line += "|#" + tags
 	}
-	for range count {
-		if _, err := fmt.Fprint(conn, line); err != nil {
-			return err
-		}
-		time.Sleep(pause)
-	}
-	return nil
+	return counting(func() error {
+		_, err := conn.Write([]byte(line))
+		return err
+	})
 }
 
-func sendClient(_, to, name, tags string, count int, pause time.Duration) error {
+func sendClient(_, to, name, tags string, counting func(func() error) (int, error)) (int, error) {
 	c, err := statsd.New(to)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var list []string
 	if tags != "" {
 		list = strings.Split(tags, ",")
 	}
-	for range count {
-		if err := c.Incr(name, list, 1); err != nil {
-			return errors.Join(err, c.Close())
-		}
-		time.Sleep(pause)
-	}
-	err = errors.Join(c.Gauge(name+".last", float64(count), list, 1), c.Timing(name+".took", 250*time.Millisecond, list, 1))
-	return errors.Join(err, c.Close()) // which sends the rest
+	n, err := counting(func() error { return c.Incr(name, list, 1) })
+	return n, errors.Join(err,
+		c.Gauge(name+".last", float64(n), list, 1),
+		c.Timing(name+".took", 250*time.Millisecond, list, 1),
+		c.Close()) // which sends the rest
 }

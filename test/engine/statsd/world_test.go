@@ -24,6 +24,7 @@ import (
 
 	"github.com/berthd/berth/agent/admin"
 	"github.com/berthd/berth/collectors/statsd"
+	"github.com/berthd/berth/test/apps"
 	"github.com/berthd/berth/test/engine/enginetest"
 )
 
@@ -444,16 +445,22 @@ func (u *upstream) atLeast(t *testing.T, head string, want int) {
 	})
 }
 
-// sent waits until a container whose application is metrics says that it has sent
-// everything, and returns what it says.
-func (w *world) sent(t *testing.T, c *enginetest.Container) string {
+// startSender starts a container that sends a line each millisecond or so.
+func (w *world) startSender(t *testing.T) *enginetest.Container {
 	t.Helper()
-	logs := ""
-	enginetest.Await(t, limit, c.Name+" has sent everything", func(context.Context) error {
-		if logs = c.Logs(t); logs == "" {
-			return errors.New("it says nothing yet")
-		}
-		return nil
+	return w.StartContainer(t, enginetest.Spec{
+		Name: "sender", Args: []string{apps.Metrics, "-name", "steady", "-count", "0", "-pause", "500us"},
+		Labels: labels("steady"), Hurry: true, // it says something only at its end
 	})
-	return logs
+}
+
+// stopSender stops a container that sends, and returns how much it says it has sent.
+func stopSender(t *testing.T, c *enginetest.Container) int {
+	t.Helper()
+	c.Stop(t)
+	var n int
+	if _, err := fmt.Sscanf(c.Logs(t), "sent %d to", &n); err != nil || n == 0 {
+		t.Fatalf("%s says %q, want how much it has sent: %v", c.Name, c.Logs(t), err)
+	}
+	return n
 }
