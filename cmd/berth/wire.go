@@ -151,6 +151,7 @@ func (d *daemon) usage(cfg usage.Config) (*component, error) {
 	if err != nil {
 		return nil, err
 	}
+	col.OnEvent(d.tell)
 	return &component{
 		name: col.Name(), section: cfg, part: col, summary: col.Summary,
 		run: func(ctx context.Context) error {
@@ -159,6 +160,21 @@ func (d *daemon) usage(cfg usage.Config) (*component, error) {
 			return col.Run(ctx, feed)
 		},
 	}, nil
+}
+
+// tell passes an event on to the sinks that have a stream of events.
+func (d *daemon) tell(e usage.Event) {
+	tags := []string{"service:" + e.Service, "kind:" + e.Kind, "resource:" + e.Resource}
+	for _, t := range [][2]string{{"environment", e.Environment}, {"instance_type", e.InstanceType}} {
+		if t[1] != "" {
+			tags = append(tags, t[0]+":"+t[1])
+		}
+	}
+	for _, part := range d.sources() {
+		if s, ok := part.Metered.(interface{ Tell(dogstatsd.Event) }); ok {
+			s.Tell(dogstatsd.Event{Title: e.Title(), Text: e.Text(), Warning: e.Kind == usage.Undersized, Tags: tags, At: e.At})
+		}
+	}
 }
 
 // recordSink wires a sink to the records.

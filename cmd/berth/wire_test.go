@@ -7,7 +7,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/berthd/berth/agent"
+	"github.com/berthd/berth/collectors/usage"
+	"github.com/berthd/berth/sinks/dogstatsd"
 )
 
 // writes counts batches.
@@ -52,5 +56,32 @@ func TestMetricsWaitForTheFirstLook(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// listener is a part with a stream of events.
+type listener struct{ events []dogstatsd.Event }
+
+func (*listener) Metrics(func(agent.Sample) bool) {}
+func (l *listener) Tell(e dogstatsd.Event)        { l.events = append(l.events, e) }
+
+// An event about a reservation reaches the sinks that have a stream of events.
+func TestUsageEventsReachSinks(t *testing.T) {
+	d := idleDaemon(t)
+	sink := new(listener)
+	d.running = map[string]*component{"dogstatsd": {name: "dogstatsd", part: sink}}
+	d.meter()
+	at := time.Unix(1000, 0)
+	d.tell(usage.Event{
+		At: at, Kind: usage.Undersized, Resource: usage.ResourceCPU, Service: "calc", Environment: "prod",
+		From: 0.5, To: 0.75, Reasons: []usage.Reason{{Code: usage.CodeBelow, Why: "it uses more"}},
+	})
+	want := []dogstatsd.Event{{
+		Title: "calc (prod) needs more CPU: it reserves 0.50 cores, and should reserve 0.75 cores",
+		Text:  "it uses more", Warning: true, At: at,
+		Tags: []string{"service:calc", "kind:undersized", "resource:cpu", "environment:prod"},
+	}}
+	if diff := cmp.Diff(want, sink.events); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }

@@ -138,7 +138,7 @@ func (s *service) present() present {
 
 // judge works out the verdicts at a moment, and appends what has changed.
 func (s *service) judge(cfg *AdviceConfig, now time.Time, told []Event) []Event {
-	if s.sized.IsZero() || now.Sub(s.sized) >= resize {
+	if s.sized.IsZero() || now.Sub(s.sized) >= resize || s.size.seconds < partialHour {
 		s.size = s.history.sizeOf(s.critical, now, s.first)
 		s.sized = now
 	}
@@ -177,10 +177,14 @@ func (s *service) targetCPU(u *present) float64 {
 	return roundCores(to)
 }
 
+// nearlyAll is the share of its reservation from which a container that waits for
+// CPUs may do so because it reserves too little.
+const nearlyAll = 0.8
+
 // pressed reports whether a container waits for CPUs because it reserves too
 // little: one that uses little of what it reserves waits for other reasons.
 func (s *service) pressed(u *present) bool {
-	return u.pressure > pressured && u.used > 0.5 && s.reservation.CPUSource != SourceNone
+	return u.pressure > pressured && u.used > nearlyAll && s.reservation.CPUSource != SourceNone
 }
 
 func (s *service) judgeCPU(cfg *AdviceConfig, now time.Time, u *present) bool {
@@ -269,6 +273,9 @@ func (s *service) peakText() string {
 	if s.critical {
 		share = 95
 	}
+	if s.size.seconds < 2*3600 {
+		return fmt.Sprintf("in the %s that are known, %s were enough for %d %% of the time", hoursText(s.size.seconds), coresText(s.size.cores), share)
+	}
 	return fmt.Sprintf("in its highest hour of %s, that of %s, %s were enough for %d %% of the time",
 		hoursText(s.size.seconds), hourText(s.size.decided), coresText(s.size.cores), share)
 }
@@ -276,7 +283,10 @@ func (s *service) peakText() string {
 func hourText(h int64) string { return time.Unix(3600*h, 0).UTC().Format("Mon 15:04 MST") }
 
 func hoursText(seconds float64) string {
-	if seconds < 3600 {
+	switch {
+	case seconds < 120:
+		return fmt.Sprintf("%.0f seconds", seconds)
+	case seconds < 2*3600:
 		return fmt.Sprintf("%.0f minutes", seconds/60)
 	}
 	if seconds < 48*3600 {

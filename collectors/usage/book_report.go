@@ -76,12 +76,13 @@ func (s *service) row() Row {
 		Critical: s.critical, Containers: len(s.tenants), HistoryHours: math.Round(s.size.seconds/36) / 100,
 		CPU: CPU{
 			Reserved: r.Cores, Source: orNone(r.CPUSource), Limit: r.CPULimit,
-			P50: s.cores.percentile(0.5), P95: s.cores.percentile(0.95), Max: s.size.max,
+			// Within the lowest bucket a percentile is a guess.
+			P50: min(s.cores.percentile(0.5), s.size.max), P95: min(s.cores.percentile(0.95), s.size.max), Max: s.size.max,
 			Verdict: cmp.Or(s.cpuNow.verdict, StillLearning), Reasons: slices.Clone(s.cpuNow.reasons),
 		},
 		Memory: Memory{
 			Reserved: r.Memory, Source: orNone(r.MemorySource), Limit: r.MemoryLimit,
-			P50: uint64(s.memory.percentile(0.5)), P95: uint64(s.memory.percentile(0.95)), Max: uint64(s.size.peak),
+			P50: uint64(min(s.memory.percentile(0.5), s.size.peak)), P95: uint64(min(s.memory.percentile(0.95), s.size.peak)), Max: uint64(s.size.peak),
 			OOMKills: uint64(math.Round(s.size.kills)),
 			Verdict:  cmp.Or(s.memNow.verdict, StillLearning), Reasons: slices.Clone(s.memNow.reasons),
 		},
@@ -260,8 +261,8 @@ func (s *service) figures(add adder) {
 	}
 	gauge := func(name, help string, v float64) { add(agent.Gauge, "berth_service_"+name, help, v, labels...) }
 	gauge("containers", "Containers of the service that run.", float64(len(s.tenants)))
-	gauge("cpu_p50_cores", "Cores that a container used at most in half of the time; what was a day ago counts half.", s.cores.percentile(0.5))
-	gauge("cpu_p95_cores", "Cores that a container used at most in 95 % of the time; what was a day ago counts half.", s.cores.percentile(0.95))
+	gauge("cpu_p50_cores", "Cores that a container used at most in half of the time; what was a day ago counts half.", min(s.cores.percentile(0.5), s.size.max))
+	gauge("cpu_p95_cores", "Cores that a container used at most in 95 % of the time; what was a day ago counts half.", min(s.cores.percentile(0.95), s.size.max))
 	gauge("cpu_max_cores", "Cores that a container used at most in eight days.", s.size.max)
 	gauge("memory_max_bytes", "Memory that a container used at most in eight days.", s.size.peak)
 	if a := s.cpuNow.advice; a > 0 {

@@ -68,12 +68,15 @@ type Sink struct {
 	quiet  int // batches without a loss since the last one
 
 	mu      sync.Mutex
-	lastErr error // of the client since the batch began
+	lastErr error   // of the client since the batch began
+	events  []Event // that wait for the next Write
 
 	samples  atomic.Uint64
 	rejected atomic.Uint64
 	unsent   atomic.Uint64 // packets that the kernel or the receiver refused
 	overflow atomic.Uint64 // packets for which the client's queue had no room
+
+	lostEvents atomic.Uint64
 }
 
 var (
@@ -112,7 +115,8 @@ func (s *Sink) Metrics(yield func(agent.Sample) bool) {
 	_ = counter("berth_dogstatsd_samples_total", "Samples handed to the client.", &s.samples) &&
 		counter("berth_dogstatsd_rejected_samples_total", "Samples that the protocol has no form for: too long, or no number.", &s.rejected) &&
 		counter("berth_dogstatsd_lost_packets_total", lost, &s.overflow, agent.Label{Name: "reason", Value: "queue"}) &&
-		counter("berth_dogstatsd_lost_packets_total", lost, &s.unsent, agent.Label{Name: "reason", Value: "send"})
+		counter("berth_dogstatsd_lost_packets_total", lost, &s.unsent, agent.Label{Name: "reason", Value: "send"}) &&
+		counter("berth_dogstatsd_lost_events_total", "Events that were too many, or that the client refused.", &s.lostEvents)
 }
 
 // Write sends one batch and waits until the kernel has it. It returns the last
@@ -160,6 +164,7 @@ func (s *Sink) write(ctx context.Context, samples []agent.Sample) error {
 		}
 		s.send(sample, growth[i])
 	}
+	s.sendEvents()
 	if err := s.client.Flush(); err != nil {
 		return fmt.Errorf("flush %s: %w", Name, err)
 	}

@@ -385,11 +385,13 @@ func TestOwnFigures(t *testing.T) {
 	s.rejected.Store(2)
 	s.overflow.Store(3)
 	s.unsent.Store(4)
+	s.lostEvents.Store(5)
 	want := []agent.Sample{
 		{Name: "berth_dogstatsd_samples_total", Value: 1},
 		{Name: "berth_dogstatsd_rejected_samples_total", Value: 2},
 		{Name: "berth_dogstatsd_lost_packets_total", Value: 3, Labels: []agent.Label{label("reason", "queue")}},
 		{Name: "berth_dogstatsd_lost_packets_total", Value: 4, Labels: []agent.Label{label("reason", "send")}},
+		{Name: "berth_dogstatsd_lost_events_total", Value: 5},
 	}
 	i := 0
 	for got := range s.Metrics {
