@@ -227,7 +227,7 @@ func (f *follower) show(snap *agent.Snapshot) {
 	for _, address := range slices.Sorted(maps.Keys(f.open)) {
 		v.sockets = append(v.sockets, f.open[address])
 	}
-	v.senders = f.registrar.senders()
+	v.senders, v.live = f.registrar.senders(false), f.registrar.senders(true)
 	f.view.Store(v)
 }
 

@@ -2,6 +2,7 @@ package statsd
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http/httptest"
@@ -347,5 +348,35 @@ func TestSinkCannotBeOpened(t *testing.T) {
 	defer feed.Close()
 	if err := s.Run(t.Context(), feed); err == nil || !strings.Contains(err.Error(), "no memory") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Metrics have a row for each container that runs and has sent something, and none
+// for those that ended: their names may be as many as there were jobs.
+func TestMetricsOfContainers(t *testing.T) {
+	sink := new(memory)
+	r := start(t, testConfig(t), sink, snapshotOf(running(1, "job", "127.0.1.1"), running(2, "web", "127.0.1.2"), running(3, "silent", "127.0.1.3")))
+	to := r.udp(t, "127.0.0.1")
+	send(t, sender(t, "127.0.1.1", to), "a:1|c")
+	send(t, sender(t, "127.0.1.2", to), "a:1|c\nb:1|c\nbad")
+	await(t, "the lines arrive", func() bool { return len(sink.lines()) == 3 })
+	rows := func() string {
+		var all []string
+		for s := range r.Metrics {
+			if strings.HasPrefix(s.Name, "berth_statsd_container_") && s.Value > 0 {
+				all = append(all, fmt.Sprint(strings.TrimPrefix(s.Name, "berth_statsd_container_"), " ", s.Labels[0].Value, " ", s.Value))
+			}
+		}
+		return strings.Join(all, "; ")
+	}
+	await(t, "all is counted", func() bool {
+		return rows() == "lines_total job 1; lines_total web 3; bytes_total job 5; bytes_total web 15; dropped_lines_total web 1"
+	})
+	r.publish(t, snapshotOf(running(2, "web", "127.0.1.2")))
+	if got := rows(); strings.Contains(got, "job") || !strings.Contains(got, "web 3") {
+		t.Errorf("got %s", got)
+	}
+	if top := r.Top(); len(top.Senders) != 2 {
+		t.Errorf("top has %+v, want the job, too", top.Senders)
 	}
 }

@@ -20,7 +20,7 @@ type shape struct {
 	fields int
 	end    int
 	tags   int  // where the tags begin, behind the last "|#" that counts; -1 for none
-	told   bool // the client itself says where the line comes from
+	told   bool // a field of the client's says where the line comes from
 }
 
 // shapeOf finds the parts of a line, which has no line end. It looks at no more
@@ -126,7 +126,6 @@ func (s *shape) look(line []byte) {
 		case len(field) == 0:
 		case field[0] == '#':
 			s.tags = at + len("|#")
-			s.told = s.told || bytes.Contains(field, entity)
 		case originField(field):
 			s.told = true
 		case s.kind == check && len(field) > 1 && field[0] == 'm' && field[1] == ':':

@@ -347,7 +347,7 @@ func defined(line string, mode Mode, stripped bool) (whole, bare string, ok bool
 		if stripped && (origin || strings.HasPrefix(field, "card:") || plain && strings.HasPrefix(field, "T")) {
 			return true
 		}
-		told = told || origin || strings.HasPrefix(field, "#") && strings.Contains(field, "dd.internal.entity_id:")
+		told = told || origin
 		return false
 	})
 	for i, field := range fields {
@@ -355,6 +355,7 @@ func defined(line string, mode Mode, stripped bool) (whole, bare string, ok bool
 			last = i
 		}
 	}
+	told = told || last >= 0 && strings.Contains(fields[last], "dd.internal.entity_id:")
 	join := func(fields []string) string {
 		text := head
 		for _, field := range fields {

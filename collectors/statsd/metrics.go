@@ -104,7 +104,7 @@ func (s *Statsd) Metrics(yield func(agent.Sample) bool) {
 	st, m := v.stats(), &s.meters
 	const dropped = "Lines that were not passed on, by reason."
 	const strangers = "Lines of senders that are not told apart, by reason."
-	const containerLines = "Lines that each container sent; (host) is the host itself and containers in its network."
+	const containerLines = "Lines that each running container sent; (host) is the host itself and containers in its network."
 	reason := func(value string) []agent.Label { return []agent.Label{{Name: "reason", Value: value}} }
 	counter := func(name, help string, value uint64, labels []agent.Label) bool {
 		return yield(agent.Sample{Name: name, Help: help, Kind: agent.Counter, Value: float64(value), Labels: labels})
@@ -143,40 +143,14 @@ func (s *Statsd) Metrics(yield func(agent.Sample) bool) {
 		value      func(*account) uint64
 	}{
 		{"berth_statsd_container_lines_total", containerLines, func(a *account) uint64 { return a.lines.Load() }},
-		{"berth_statsd_container_bytes_total", "Bytes that each container sent.", func(a *account) uint64 { return a.bytes.Load() }},
-		{"berth_statsd_container_dropped_lines_total", "Lines of each container that were malformed, too long or too many.", (*account).dropped},
+		{"berth_statsd_container_bytes_total", "Bytes that each running container sent.", func(a *account) uint64 { return a.bytes.Load() }},
+		{"berth_statsd_container_dropped_lines_total", "Lines of each running container that were malformed, too long or too many.", (*account).dropped},
 	} {
-		for _, row := range v.byName() {
-			value := uint64(0)
-			for _, o := range row.origins {
-				value += c.value(o.account)
+		for _, o := range v.live {
+			if o.id == "" || o.account.lines.Load() > 0 {
+				ok = ok && counter(c.name, c.help, c.value(o.account), []agent.Label{{Name: "container", Value: o.name}})
 			}
-			ok = ok && counter(c.name, c.help, value, []agent.Label{{Name: "container", Value: row.name}})
 		}
 	}
 	_ = ok
-}
-
-// namesake is all senders of one name: a container that took the place of one
-// before has its name.
-type namesake struct {
-	name    string
-	origins []*origin
-}
-
-// byName returns the senders with one row for each name, sorted. Those of whom no
-// line came are left out, but for the two that are always there.
-func (v *view) byName() []namesake {
-	var rows []namesake
-	for _, o := range v.senders {
-		if o.id != "" && o.account.lines.Load() == 0 {
-			continue
-		}
-		if n := len(rows); n > 0 && rows[n-1].name == o.name {
-			rows[n-1].origins = append(rows[n-1].origins, o)
-			continue
-		}
-		rows = append(rows, namesake{o.name, []*origin{o}})
-	}
-	return rows
 }

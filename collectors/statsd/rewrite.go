@@ -184,7 +184,7 @@ func (r *rewriter) line(line []byte, o *origin) {
 	switch {
 	case r.mode == ModeCID:
 		extra = o.cid
-		if s.told {
+		if s.told || s.tags >= 0 && bytes.Contains(body[s.tags:next(body, s.tags)], entity) {
 			extra = nil
 		}
 	case r.mode == ModeNone:

@@ -116,6 +116,7 @@ type view struct {
 	closed   uint64 // drops of sockets that are no more
 	port     agent.LinePort
 	senders  []*origin // by name; those that ended, too
+	live     []*origin // without them
 }
 
 // New returns the collector, which opens nothing until Run.
@@ -132,7 +133,7 @@ func New(cfg Config, env agent.Env, sink agent.LineSink) (*Statsd, error) {
 	s.registrar = newRegistrar(cfg)
 	t, _ := s.registrar.build(new(agent.Snapshot), nil, time.Now())
 	s.table.Store(t)
-	s.view.Store(&view{snapshot: new(agent.Snapshot), senders: s.registrar.senders()})
+	s.view.Store(&view{snapshot: new(agent.Snapshot), senders: s.registrar.senders(false), live: s.registrar.senders(true)})
 	return s, nil
 }
 

@@ -160,9 +160,14 @@ func (r *registrar) remember(now time.Time) {
 	}
 }
 
-// senders returns all whose account is known, by name and ID.
-func (r *registrar) senders() []*origin {
-	list := append(slices.Collect(maps.Values(r.known)), r.shared, r.unknown)
+// senders returns all whose account is known, by name and ID; with live, without
+// those that ended.
+func (r *registrar) senders(live bool) []*origin {
+	from := r.known
+	if live {
+		from = r.origins
+	}
+	list := append(slices.Collect(maps.Values(from)), r.shared, r.unknown)
 	slices.SortFunc(list, func(a, b *origin) int {
 		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.id, b.id))
 	})

@@ -137,7 +137,7 @@ func TestPitfall_statsd12_AnAddressThatIsUsedAgain(t *testing.T) {
 		t.Error("the process of the old one is forgotten although it may have sent something")
 	}
 	r.build(snapshotOf(), lo, now.Add(2*time.Minute+rememberFor))
-	if n := len(r.senders()); n != 2 {
+	if n := len(r.senders(false)); n != 2 {
 		t.Errorf("%d senders are known in the end, want the two that always are", n)
 	}
 }
