@@ -49,6 +49,36 @@
 // berth.environment, BERTH_ENVIRONMENT, com.datadoghq.tags.env, DD_ENV, or the key
 // usage.environment.
 //
+// # What is advised
+//
+// The lying factor is what a container reserves less the moving average, over an
+// hour, of the cores that it uses. Between −0.1 and +0.6 cores it is in order
+// (and below half of what is reserved); below, the container lives on what others
+// have reserved; above, its reservation is waste. That says that something is
+// wrong. What would be right comes from the peaks: for each hour, the level that
+// was enough for 90 % of the time (95 % for services in usage.advice.critical),
+// and of eight days of hours the highest. No margin is added. An average or one
+// percentile of all time would miss a job that runs for an hour a night.
+//
+//   - A limit hides what is needed. Where it stopped a container in more than 5 %
+//     of its active periods, 20 to 50 % more than the limit is advised, and never
+//     less than is reserved, until a day has passed without.
+//   - A verdict waits: 5 minutes below the band, a day above it, and for less
+//     there must be a day of history. It stays until the lying factor is 0.05
+//     cores inside the band and the peaks agree. Advice is raised every 15 minutes
+//     at most, and lowered once a day.
+//   - Memory is sized by the highest working set of eight days and 15 % more. An
+//     out-of-memory kill counts at once and for eight days: a fifth or 64 MiB more
+//     than the limit or the use at that time, whichever is most, but not more than
+//     earlier advice, which nobody may have followed.
+//   - Advice is at least 0.01 cores and 16 MiB, rounded up to 1/128 core (1/1024
+//     below a quarter) and 8 MiB.
+//
+// The figures are kept in the state folder, once a minute: a restart of berth
+// forgets nothing. `+"`berth usage <service>`"+` gives the grounds. How well this does
+// on loads that are known is measured by test/bench/advice, and on your own traces
+// by Simulate.
+//
 // # How the end is not missed
 //
 // The kernel removes a container's cgroup about 10 ms after its process has
