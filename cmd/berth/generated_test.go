@@ -171,6 +171,19 @@ The words with a dot in front are what discovery.name_template may use.
 		example := "`" + strings.ReplaceAll(k.Example, ", or ", "`, or `") + "`"
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Name, k.Where, example, k.Doc)
 	}
+	b.WriteString(`
+## Usage, metrics and pruning
+
+| Label | Variable | Example | What it says |
+|---|---|---|---|
+`)
+	for _, k := range usage.Keys() {
+		fmt.Fprintf(&b, "| `%s` | `%s` | `%s` | %s |\n", k.Label, k.Variable, k.Example, k.Doc)
+	}
+	for _, exempt := range DefaultConfig().Prune.ExemptLabels {
+		label, value, _ := strings.Cut(exempt, "=")
+		fmt.Fprintf(&b, "| `%s` | | `%s` | Keeps the container's log folder after its end, by prune.exempt_labels. |\n", label, value)
+	}
 	return b.Bytes()
 }
 
