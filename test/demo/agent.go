@@ -96,7 +96,7 @@ func (s *stage) flags() []string {
 		"--set", "admin.socket=" + s.socket(),
 		"--set", "statsd.socket=",
 		"--set", "statsd.upstream=" + s.metricsSocket(),
-	}, s.pruneFlags()...)
+	}, slices.Concat(s.pruneFlags(), impatience())...)
 }
 
 // serving returns nil when the berth that was started answers DNS on the bridge,

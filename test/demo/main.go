@@ -63,7 +63,7 @@ func demo(ctx context.Context, berth string, bind bool) (err error) {
 	if err := s.open(ctx, berth); err != nil {
 		return err
 	}
-	scenes := []func(context.Context) error{s.names, s.together, s.tell, s.goodbye, s.more, s.health, s.refused, s.folders, s.status}
+	scenes := []func(context.Context) error{s.names, s.together, s.tell, s.goodbye, s.more, s.health, s.refused, s.folders, s.sizes, s.status}
 	if bind {
 		scenes = []func(context.Context) error{s.names, s.dig, s.together, s.goodbye, s.more, s.health, s.strangers, s.status, s.restart, s.leave}
 	}
