@@ -65,3 +65,19 @@ func tmpfs(t *testing.T, options string) string {
 func bind(from, to string) error {
 	return os.NewSyscallError("mount", unix.Mount(from, to, "", unix.MS_BIND, ""))
 }
+
+// scratch returns a folder for one test, in memory where there is such a place: each
+// stage syncs its journal many times.
+func scratch(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "berth-prune-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}

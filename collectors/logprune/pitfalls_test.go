@@ -177,7 +177,7 @@ func TestPitfall_prune01_NothingIsDeletedThroughAMount(t *testing.T) {
 func TestPitfall_prune02_LinksAreNotFollowedWheneverTheyAppear(t *testing.T) {
 	done := false
 	for n := 1; !done; n++ {
-		s := newStage(t, t.TempDir())
+		s := newStage(t, scratch(t))
 		precious := filepath.Join(s.dir, "precious")
 		s.file(filepath.Join(precious, "app.log"), "keep")
 		s.file(filepath.Join(precious, "sub/file"), "keep")
@@ -249,7 +249,7 @@ func TestPitfall_prune03_AListIsNoProof(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(t, t.TempDir())
+			s := newStage(t, scratch(t))
 			lives := s.folder(id("a11e"))
 			s.m.run(id("a11e"), "web")
 			s.cycle()
@@ -265,7 +265,7 @@ func TestPitfall_prune03_AListIsNoProof(t *testing.T) {
 // The engine's data in the hands of another berth: only a person can say that it is
 // right.
 func TestAcceptEngine(t *testing.T) {
-	s := newStage(t, t.TempDir())
+	s := newStage(t, scratch(t))
 	dead := s.folder(id("dead"))
 	s.cycle()
 	s.m.id = "OTHER"
@@ -291,7 +291,7 @@ func TestAcceptEngine(t *testing.T) {
 }
 
 func TestPitfall_prune04_NotRunningIsNotGone(t *testing.T) {
-	s := newStage(t, t.TempDir())
+	s := newStage(t, scratch(t))
 	var dirs []string
 	for i, state := range []agent.State{agent.StateCreated, agent.StatePaused, agent.StateRestarting, agent.StateExited, agent.StateDead, agent.StateRemoving} {
 		c := s.m.run(id(fmt.Sprintf("%x%x%x", i+1, i+1, i+1)), string(state))
@@ -339,7 +339,7 @@ func (c *changing) Snapshot() *agent.Snapshot {
 func TestPitfall_prune05_OneFolderInTheWayStopsNoOther(t *testing.T) {
 	for _, op := range []string{"openat2", "statx", "renameat2", "unlinkat"} {
 		for _, errno := range []unix.Errno{unix.EACCES, unix.EBUSY, unix.EIO, unix.EPERM} {
-			s := newStage(t, t.TempDir())
+			s := newStage(t, scratch(t))
 			bad, good := s.folder(id("bad")), s.folder(id("600d"))
 			s.file(filepath.Join(bad, "stuck"), "x")
 			must(os.Chtimes(bad, s.clock, s.clock))
@@ -363,7 +363,7 @@ func TestPitfall_prune05_OneFolderInTheWayStopsNoOther(t *testing.T) {
 // What a real process has open, or as its working folder, stays; and what was
 // deleted and is open is told.
 func TestPitfall_prune06_OpenFilesAreHeld(t *testing.T) {
-	s := newStage(t, t.TempDir())
+	s := newStage(t, scratch(t))
 	s.cfg.CannotTell = unsureReport // not all of this machine may be ours to look at
 	s.cycle()
 	s.p.proc = proc{"/proc", linux{}}
@@ -400,7 +400,7 @@ func TestPitfall_prune06_OpenFilesAreHeld(t *testing.T) {
 // Where it cannot be told who has what open, the configuration decides.
 func TestCannotTell(t *testing.T) {
 	for mode, stays := range map[Unsure]bool{unsureRefuse: true, unsureReport: false} {
-		s := newStage(t, t.TempDir())
+		s := newStage(t, scratch(t))
 		s.cfg.CannotTell = mode
 		dead := s.folder(id("dead"))
 		s.cycle()

@@ -105,7 +105,7 @@ func TestRules(t *testing.T) {
 		}, id("dead"), 9 * time.Hour, Waits, "a second scan must find the same"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(t, t.TempDir())
+			s := newStage(t, scratch(t))
 			tc.set(s)
 			dir := s.folder(tc.folder)
 			s.cycle()
@@ -122,7 +122,7 @@ func TestRules(t *testing.T) {
 // A container that berth saw has proved that its name is one, and has a mount of
 // somebody's above it.
 func TestSeenContainers(t *testing.T) {
-	s := newStage(t, t.TempDir())
+	s := newStage(t, scratch(t))
 	s.m.run(id("a1"), "watcher").Mounts = []string{"/"}
 	decimal := "202611210130" + strings.Repeat("e", 52)
 	exempt := s.m.run(id("e1"), "exempt")
@@ -166,7 +166,7 @@ func TestArchiveRequired(t *testing.T) {
 		"does not know then": {all, func([]agent.FileID) ([]agent.FileID, error) { return nil, errors.New("away") }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(t, t.TempDir())
+			s := newStage(t, scratch(t))
 			s.cfg.Archive = archiveRequired
 			dir := s.folder(id("dead"))
 			s.cycle()
@@ -194,7 +194,7 @@ func TestArchiveRequired(t *testing.T) {
 // A stopped container that is started when its folder is already in the trash has it
 // back.
 func TestStartedMeanwhile(t *testing.T) {
-	s := newStage(t, t.TempDir())
+	s := newStage(t, scratch(t))
 	s.cfg.When = whenStopped
 	s.m.run(id("a1"), "web")
 	dir := s.folder(id("a1"))
@@ -219,7 +219,7 @@ func TestStartedMeanwhile(t *testing.T) {
 
 // The retention counts from the last change of any file, too.
 func TestWrittenToLately(t *testing.T) {
-	s := newStage(t, t.TempDir())
+	s := newStage(t, scratch(t))
 	dir := s.folder(id("dead"))
 	s.cycle()
 	s.clock = s.clock.Add(50 * time.Minute)
@@ -343,7 +343,7 @@ func TestPlanImages(t *testing.T) {
 }
 
 func TestImagesAndContainersAreRemoved(t *testing.T) {
-	s := newStage(t, t.TempDir())
+	s := newStage(t, scratch(t))
 	s.cfg.Images.Enabled, s.cfg.Containers.Enabled, s.cfg.Enabled = true, true, false
 	s.m.images = []agent.Image{{ID: "sha256:old", Created: s.clock}, {ID: "sha256:web", Created: s.clock}}
 	s.m.run(id("a1"), "web").ImageID = "sha256:web"

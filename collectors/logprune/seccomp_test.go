@@ -18,7 +18,7 @@ func TestKernelWithoutOpenat2(t *testing.T) {
 	if !inNamespace(t) { // for a process of its own: a filter stays
 		return
 	}
-	s := newStage(t, t.TempDir())
+	s := newStage(t, scratch(t))
 	dead := s.folder(id("dead"))
 	s.cycle()
 	forbidOpenat2(t)

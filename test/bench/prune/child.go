@@ -47,10 +47,13 @@ type result struct {
 }
 
 // feed is an agent.Feed of one snapshot.
-type feed struct{ snap *agent.Snapshot }
+type feed struct {
+	snap    *agent.Snapshot
+	changed chan struct{} // sent to once
+}
 
 func (f feed) Snapshot() *agent.Snapshot { return f.snap }
-func (f feed) Changed() <-chan struct{}  { return nil }
+func (f feed) Changed() <-chan struct{}  { return f.changed }
 
 // node is an agent.NodeSource that is certain.
 type node struct{}
@@ -105,7 +108,9 @@ func child(ctx context.Context, c childSettings) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx, feed{snap}) }()
+	news := make(chan struct{}, 1)
+	news <- struct{}{}
+	go func() { done <- p.Run(ctx, feed{snap, news}) }()
 	defer func() { cancel(); <-done }()
 	if err := scanned(ctx, p); err != nil {
 		return err
