@@ -30,11 +30,12 @@ days, never by an average; there is none to reserve less before 24 hours are kno
 With a service or container, all that is known of it is shown, and the grounds of
 the advice.`
 
-const usageExample = `  berth usage                           danger first, waste last
-  berth usage --sort waste              the most to gain first
-  berth usage calc                      why calc should reserve something else
+const usageExample = `  berth usage                             danger first, waste last
+  berth usage --sort waste                the most to gain first
+  berth usage calc                        why calc should reserve something else
   berth usage --containers --watch 10s
-  berth usage --json | jq -r '.services[] | select(.verdict == "undersized") | .service'`
+  berth usage --json | jq -r '.services[] | select(.verdict == "undersized") | .service'
+  berth usage report --html usage.html    a page to show around`
 
 // usageOptions are the flags of berth usage.
 type usageOptions struct {
@@ -69,6 +70,7 @@ func (c *cli) usageCommand() *cobra.Command {
 	f.BoolVar(&o.csv, "csv", false, "print CSV, for spreadsheets")
 	f.StringVar(&o.from, "from", "", "read this saved answer (of --json) instead of asking the running berth")
 	f.DurationVar(&o.watch, "watch", 0, "show it again at this interval, such as 10s")
+	cmd.AddCommand(c.usageReportCommand())
 	return c.withJSON(cmd)
 }
 

@@ -79,7 +79,7 @@ const mebi = 1 << 20
 func fixtureReport() *usage.Report {
 	r := &usage.Report{
 		At: fixtureNow, Node: "i-0a1b2c3d4e5f60718", Since: ptr(fixtureNow.Truncate(time.Hour).Add(-usage.HistoryHours * time.Hour)),
-		LearningHours: 24, Band: usage.Band{Low: -0.1, High: 0.6},
+		LearningHours: 24, Band: usage.Band{Low: -0.1, High: 0.6, HighShare: 0.5},
 		Host: usage.HostUsage{
 			Containers: 19, Unreserved: 1, Cores: 16, ReservedCores: 15.5, UsedCores: ptr(6.4), ContainerUsed: ptr(6.21),
 			Memory: 64 << 30, ReservedMemory: 27 << 30, UsedMemory: 18 << 30,
@@ -200,6 +200,15 @@ func fixtureReport() *usage.Report {
 		Memory: search,
 	})
 	r.Sums = usage.Sum(r.Services)
+	// As it comes from the daemon: series have four digits.
+	raw, err := json.Marshal(r)
+	if err != nil {
+		panic(err)
+	}
+	r = new(usage.Report)
+	if err := json.Unmarshal(raw, r); err != nil {
+		panic(err)
+	}
 	return r
 }
 

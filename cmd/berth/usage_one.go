@@ -59,7 +59,7 @@ func (c *cli) printRow(w *usage.Row, r *usage.Report) {
 	}
 	fmt.Fprintf(c.out, "  %-8s%s\n", "cpu", line)
 	if lf := cpu.LyingFactor; lf != nil {
-		fmt.Fprintf(c.out, "  %-8slying factor %s  %s\n", "", signed(*lf), p.paint(usagePaint[placeOf(*lf, r.Band)], strings.TrimRight(bar(*lf, r.Band), " ")))
+		fmt.Fprintf(c.out, "  %-8slying factor %s  %s\n", "", signed(*lf), p.paint(usagePaint[placeOf(*lf, r.Band.Of(cpu.Reserved))], strings.TrimRight(bar(*lf, r.Band.Of(cpu.Reserved)), " ")))
 	}
 	advice := ""
 	if cpu.Advice != nil && cpu.Verdict != usage.InBand {

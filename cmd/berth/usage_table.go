@@ -172,13 +172,13 @@ func usageTable(rows []usage.Row, r *usage.Report, containers bool) *wideTable {
 		if w.CPU.LyingFactor == nil {
 			return cell{"-", dim}
 		}
-		return cell{signed(*w.CPU.LyingFactor), usagePaint[placeOf(*w.CPU.LyingFactor, r.Band)]}
+		return cell{signed(*w.CPU.LyingFactor), usagePaint[placeOf(*w.CPU.LyingFactor, r.Band.Of(w.CPU.Reserved))]}
 	})
 	add("FACTOR", false, 3, func(w *usage.Row) cell {
 		if w.CPU.LyingFactor == nil {
 			return cell{}
 		}
-		return cell{bar(*w.CPU.LyingFactor, r.Band), usagePaint[placeOf(*w.CPU.LyingFactor, r.Band)]}
+		return cell{bar(*w.CPU.LyingFactor, r.Band.Of(w.CPU.Reserved)), usagePaint[placeOf(*w.CPU.LyingFactor, r.Band.Of(w.CPU.Reserved))]}
 	})
 	add("MEMORY", true, 9, func(w *usage.Row) cell { return cell{text: orDash(memoryOf(w))} })
 	add("ADVICE", false, 0, func(w *usage.Row) cell { return cell{adviceOf(w, r.LearningHours), usagePaint[w.Verdict]} })

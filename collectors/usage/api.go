@@ -37,6 +37,17 @@ const HistoryHours = 8 * 24
 type Band struct {
 	Low  float64 `json:"low_cores"`
 	High float64 `json:"high_cores"`
+	// HighShare bounds High for small containers, by a share of what is
+	// reserved; 0 does not.
+	HighShare float64 `json:"high_share,omitempty"`
+}
+
+// Of returns the band for a container that reserves so many cores.
+func (b Band) Of(reserved float64) Band {
+	if b.HighShare > 0 {
+		b.High = min(b.High, b.HighShare*reserved)
+	}
+	return b
 }
 
 // HostUsage is about the whole host, in the last interval.

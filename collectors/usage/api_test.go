@@ -26,7 +26,7 @@ func shopReport(hours bool) Report {
 	sized := func(cores float64) *float64 { return &cores }
 	bytes := uint64(256 << 20)
 	r := Report{
-		At: time.Unix(1_700_000_000, 0).UTC(), LearningHours: 24, Band: Band{-0.1, 0.6},
+		At: time.Unix(1_700_000_000, 0).UTC(), LearningHours: 24, Band: Band{Low: -0.1, High: 0.6},
 		Services: []Row{
 			{
 				Service: "calc", Environment: "prod", Containers: 3,
@@ -166,5 +166,17 @@ func TestHoursAreSentWhenAskedFor(t *testing.T) {
 		if diff := cmp.Diff(want, got.Services[0].Hours.Used, cmpopts.EquateNaNs()); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+func TestBandOf(t *testing.T) {
+	b := Band{Low: -0.1, High: 0.6, HighShare: 0.5}
+	for reserved, want := range map[float64]float64{0.2: 0.1, 1.2: 0.6, 4: 0.6} {
+		if got := b.Of(reserved); got.High != want || got.Low != -0.1 {
+			t.Errorf("%v cores: got %+v, want %v", reserved, got, want)
+		}
+	}
+	if got := (Band{High: 0.6}).Of(0.1).High; got != 0.6 {
+		t.Errorf("without a share: got %v", got)
 	}
 }

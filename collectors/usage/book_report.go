@@ -16,7 +16,8 @@ func (b *Book) Report(_ time.Time, hours bool) Report {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	r := Report{
-		At: b.totals.At, LearningHours: b.cfg.History.Std().Hours(), Band: Band{b.cfg.LowCores, b.cfg.HighCores},
+		At: b.totals.At, LearningHours: b.cfg.History.Std().Hours(),
+		Band:     Band{Low: b.cfg.LowCores, High: b.cfg.HighCores, HighShare: b.cfg.HighShare.Ratio()},
 		Services: []Row{}, Containers: []Row{}, Host: hostUsage(&b.totals),
 	}
 	if b.node != nil {
