@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/berthd/berth/agent"
+	"github.com/berthd/berth/agent/config"
 	"github.com/berthd/berth/agent/journal"
 )
 
@@ -110,7 +111,7 @@ func TestUndersized(t *testing.T) {
 	if row.CPU.Verdict != Undersized || row.CPU.Advice == nil || !strings.Contains(codes(row.CPU.Reasons), CodeBelow) {
 		t.Errorf("report: %+v", row.CPU)
 	}
-	b.cores = 0.58 // inside the band again, by a hair
+	b.cores = 0.5 // inside the band again
 	w.pass(6*time.Hour, 10*time.Second, b)
 	if got := w.row("hungry").CPU.Verdict; got != Undersized {
 		t.Errorf("the peak of an hour ago fits no more, and the verdict is %s", got)
@@ -194,8 +195,25 @@ func TestPitfall_usage05_AverageHidesThrottling(t *testing.T) {
 	if row := w.row("burst"); row.CPU.Verdict == Oversized {
 		t.Errorf("advised down 20 hours after it was throttled: %+v", row.CPU)
 	}
+	// Nor where the limit is far below what is reserved, until a day has passed.
+	w = newBooks(t)
+	w.cfg.OversizedAfter = config.Duration(time.Hour)
+	b.reservation.Cores = 4
+	w.pass(30*time.Hour, time.Minute, b)
+	b.throttled = [2]uint64{10, 43}
+	w.pass(10*time.Minute, 10*time.Second, b)
+	b.throttled = [2]uint64{0, 3}
+	w.pass(20*time.Hour, time.Minute, b)
+	if row := w.row("burst"); row.CPU.Verdict == Oversized {
+		t.Errorf("advised down 20 hours after it was throttled: %+v", row.CPU)
+	}
+	w.pass(8*time.Hour, time.Minute, b)
+	if row := w.row("burst"); row.CPU.Verdict != Oversized {
+		t.Errorf("more than a day after it was throttled: %+v", row.CPU)
+	}
 	// Without a limit, the kernel's figure says nothing.
 	w = newBooks(t)
+	b.reservation.Cores = 0.5
 	b.reservation.CPULimit, b.throttled = 0, [2]uint64{10, 43}
 	w.pass(10*time.Minute, 10*time.Second, b)
 	if row := w.row("burst"); row.CPU.Verdict == Undersized || row.CPU.Throttled != nil {
