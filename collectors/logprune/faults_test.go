@@ -33,6 +33,25 @@ import (
 // symbolic links, hard links and mounts lead to. When all faults are over, every
 // folder of a dead container is gone, and every other one is in its place.
 //
+// Each safeguard was broken once on purpose. This test fails when
+//
+//   - nothing is inspected before it goes (and prune03, prune04)
+//   - another engine is believed, or one with another data root (prune03, TestAcceptEngine)
+//   - an emptied data root is not noticed (prune03)
+//   - the retention is not kept (prune09, TestRules)
+//   - short names of decimal digits need no proof (prune08, TestRules)
+//   - exempt paths (TestRules) or labels (TestSeenContainers) are forgotten
+//   - open files are not looked for (prune06)
+//   - a folder may be another one than was looked at
+//
+// Where two safeguards stand behind each other, breaking one alone does no harm here,
+// and its own test fails: mounts that are crossed, or not looked for (prune01); errors
+// of inspects, and incomplete snapshots (prune03); stopped containers, unread ones,
+// mounts into containers (TestRules); late writes (TestWrittenToLately); what cannot be
+// told (TestCannotTell); what is not moved back, or not asked for again in the trash
+// (TestArchiveRequired, TestStartedMeanwhile); a journal without room
+// (TestJournalOfAFullDisk).
+//
 //	BERTH_PRUNE_RUNS=10000   how many runs (1,000 by default)
 //	BERTH_PRUNE_SEED=7       replay one run
 func TestFaults(t *testing.T) {

@@ -213,9 +213,15 @@ func TestPitfall_prune02_LinksAreNotFollowedWheneverTheyAppear(t *testing.T) {
 func TestPitfall_prune03_AListIsNoProof(t *testing.T) {
 	gone := func(string) error { return agent.ErrNotFound }
 	for name, break_ := range map[string]func(s *stage){
-		"the engine is away":    func(s *stage) { s.m.distort = func(x *agent.Snapshot) { x.Connected = false; x.Containers = nil } },
-		"the list is not there": func(s *stage) { s.m.distort = func(x *agent.Snapshot) { x.Complete = false; x.Containers = nil } },
-		"the list is empty":     func(s *stage) { s.m.distort = func(x *agent.Snapshot) { x.Containers, x.Dead = nil, nil } },
+		"the engine is away": func(s *stage) {
+			s.m.distort = func(x *agent.Snapshot) { x.Connected, x.Containers = false, nil }
+			s.m.inspect = gone
+		},
+		"the list is not there": func(s *stage) {
+			s.m.distort = func(x *agent.Snapshot) { x.Complete, x.Containers = false, nil }
+			s.m.inspect = gone
+		},
+		"the list is empty": func(s *stage) { s.m.distort = func(x *agent.Snapshot) { x.Containers, x.Dead = nil, nil } },
 		"inspects fail": func(s *stage) {
 			s.m.distort = func(x *agent.Snapshot) { x.Containers = nil }
 			s.m.inspect = func(string) error { return errors.New("500 Internal Server Error") }
@@ -523,5 +529,44 @@ func TestPitfall_prune09_InodesRunOut(t *testing.T) {
 	s.wants(true, young...)
 	if err := s.conditions(); err == nil || !strings.Contains(err.Error(), "100% of its inodes") || !strings.Contains(err.Error(), loud+" of web") {
 		t.Errorf("got conditions %v, want that the inodes are used up, and by whom", err)
+	}
+}
+
+// The journal wants room that a full disk does not have: what it should say waits in
+// memory, and is written with the next thing that it has room for.
+func TestJournalOfAFullDisk(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	dir := tmpfs(t, "size=128k")
+	path := filepath.Join(dir, "prune.journal")
+	l, _, err := openLedger(path, "host-1")
+	must(err)
+	deletion := func(seq uint64) record {
+		return record{Deletions: []Deletion{{Seq: seq, ID: id("dead"), Why: strings.Repeat("x", 16<<10)}}}
+	}
+	if full, err := l.write(deletion(1)); full || err != nil {
+		t.Fatalf("write: got %v, %v", full, err)
+	}
+	must(os.WriteFile(filepath.Join(dir, "fill"), nil, 0o600))
+	for size := int64(128 << 10); size > 0; size -= 4 << 10 {
+		_ = os.WriteFile(filepath.Join(dir, "fill"), make([]byte, size), 0o600)
+		if info, err := os.Stat(filepath.Join(dir, "fill")); err == nil && info.Size() == size {
+			break
+		}
+	}
+	if full, err := l.write(deletion(2)); !full || err != nil {
+		t.Fatalf("write to a full disk: got %v, %v, want that it is full", full, err)
+	}
+	must(os.Remove(filepath.Join(dir, "fill")))
+	if full, err := l.write(deletion(3)); full || err != nil {
+		t.Fatalf("write again: got %v, %v", full, err)
+	}
+	must(l.close())
+	l, _, err = openLedger(path, "host-1")
+	must(err)
+	defer l.close()
+	if len(l.history) != 3 {
+		t.Errorf("got %d deletions after a restart, want 3", len(l.history))
 	}
 }
