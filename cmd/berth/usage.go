@@ -70,7 +70,7 @@ func (c *cli) usageCommand() *cobra.Command {
 	f.BoolVar(&o.csv, "csv", false, "print CSV, for spreadsheets")
 	f.StringVar(&o.from, "from", "", "read this saved answer (of --json) instead of asking the running berth")
 	f.DurationVar(&o.watch, "watch", 0, "show it again at this interval, such as 10s")
-	cmd.AddCommand(c.usageReportCommand())
+	cmd.AddCommand(c.usageReportCommand(), c.usageSimulateCommand())
 	return c.withJSON(cmd)
 }
 

@@ -499,7 +499,7 @@ func TestUsageReportOfLittle(t *testing.T) {
 func TestUsageReportIsBounded(t *testing.T) {
 	r := fixtureReport()
 	few := r.Services
-	for i := range 300 {
+	for i := range 60 {
 		w := few[0] // in band
 		w.Service = fmt.Sprintf("calm-%04d", i)
 		r.Services = append(r.Services, w)
@@ -521,7 +521,7 @@ func TestUsageReportIsBounded(t *testing.T) {
 	for _, name := range []string{"checkout", "calc", "cache", "search", "mailer"} {
 		about(t, all, name+": one container", "")
 	}
-	if !strings.Contains(page, fmt.Sprint(len(r.Services)-mostPlotted, " more are in the table")) || !strings.Contains(page, "calm-0299") {
+	if !strings.Contains(page, fmt.Sprint(len(r.Services)-mostPlotted, " more are in the table")) || !strings.Contains(page, "calm-0059") {
 		t.Error("the rest is not in the table, or nobody says so")
 	}
 }

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/csv"
+	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -234,6 +237,74 @@ func TestUsageCSV(t *testing.T) {
 		}
 		if w.CPU.LyingFactor != nil {
 			near("cpu_lying_factor_cores", *w.CPU.LyingFactor)
+		}
+	}
+}
+
+// A recorded load, and generated ones, replayed.
+func TestUsageSimulate(t *testing.T) {
+	dir := t.TempDir()
+	var trace strings.Builder
+	trace.WriteString("t,container,cores\n")
+	start := fixtureNow.Truncate(24 * time.Hour)
+	for i := range 20 * 24 { // the job runs from 02:00 to 03:00
+		at := start.Add(time.Duration(i+1) * time.Hour)
+		job := 0.25
+		if at.Hour() == 3 {
+			job = 2
+		}
+		fmt.Fprintf(&trace, "%d,web,0.5\n%s,job,%g\n", at.Unix(), at.Format(time.RFC3339), job)
+	}
+	file := filepath.Join(dir, "trace.csv")
+	if err := os.WriteFile(file, []byte(trace.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := run(t, 0, "usage", "simulate", "--trace", file, "--each")
+	golden(t, "usage-simulate.txt", out)
+
+	out, _ = run(t, 0, "usage", "simulate", "--trace", file, "--json")
+	var s usage.Simulation
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range s.Methods {
+		if m.Method != usage.MethodPeaks {
+			continue
+		}
+		// By hand: web has what it uses, and the job 2 cores, which it uses for
+		// one hour of 24.
+		for _, load := range m.Loads {
+			want := map[string]float64{"web": 0, "job": 1 - (23*0.25+2)/(24*2)}[load.Name]
+			if math.Abs(load.Score.Slack-want) > 0.03 || load.Score.Volume != 0 {
+				t.Errorf("%s: got %+v, want slack %v and no overrun", load.Name, load.Score, want)
+			}
+		}
+	}
+
+	one, _ := run(t, 0, "usage", "simulate", "--seed", "7", "--seeds", "1", "--days", "4", "--json")
+	two, _ := run(t, 0, "usage", "simulate", "--seed", "7", "--seeds", "1", "--days", "4", "--json")
+	other, _ := run(t, 0, "usage", "simulate", "--seed", "8", "--seeds", "1", "--days", "4", "--json")
+	if one != two || one == other {
+		t.Errorf("one seed gives one result: %v, another one gives another: %v", one == two, one != other)
+	}
+
+	bad := filepath.Join(dir, "bad.csv")
+	if err := os.WriteFile(bad, []byte("1,web,0.5\n2,web,lots\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		code int
+		args []string
+		says string
+	}{
+		{codeFailed, []string{"--trace", bad}, "bad.csv: line 2"},
+		{codeFailed, []string{"--trace", filepath.Join(dir, "none.csv")}, "no such file"},
+		{codeUsage, []string{"--trace", file, "--seed", "3"}, "--trace and --seed"},
+		{codeUsage, []string{"--seeds", "0"}, "give 1 to"},
+		{codeUsage, []string{"now"}, "too many arguments"},
+	} {
+		if _, said := run(t, tc.code, append([]string{"usage", "simulate"}, tc.args...)...); !strings.Contains(said, tc.says) {
+			t.Errorf("%q: got %q, want %q in it", tc.args, said, tc.says)
 		}
 	}
 }
