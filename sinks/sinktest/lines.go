@@ -286,10 +286,15 @@ func checkPorts(h *lines) error {
 func checkAllocations(h *lines) error {
 	list := []agent.Packet{{Data: []byte("a:1|c\nb:1|c\n"), Lines: 2}, {Data: []byte("c:1|c\n"), Lines: 1}}
 	h.port.Send(list)
-	const runs = 50
-	if n := testing.AllocsPerRun(runs, func() { h.port.Send(list) }); n != 0 {
-		return fmt.Errorf("%v allocations for each Send, want none", n)
+	// Those of the upstream count, too, where it is in this process: it is enough
+	// that there are none once.
+	const tries, runs = 100, 5
+	n := 0.0
+	for try := range tries {
+		n = testing.AllocsPerRun(runs, func() { h.port.Send(list) })
+		if h.given = 3 * uint64(1+(try+1)*(runs+1)); n == 0 { // it makes one run more
+			return h.balance()
+		}
 	}
-	h.given = 3 * (runs + 2) // AllocsPerRun makes one run more
-	return h.balance()
+	return fmt.Errorf("%v allocations for each Send, want none", n)
 }
