@@ -283,7 +283,7 @@ func (p *page) total(r *usage.Report) *plot {
 
 // draw sets the path data. What is used beyond what is reserved is apart.
 func (t *plot) draw(used, reserved, p95 usage.Values, advice float64) {
-	t.Max = niceTop(max(highest(used), highest(reserved), highest(p95), advice))
+	t.Max = niceTop(1.05 * max(highest(used), highest(reserved), highest(p95), advice))
 	t.Top = trimCores(t.Max) + " cores"
 	if t.Max == 1 {
 		t.Top = "1 core"

@@ -109,8 +109,12 @@ func (c *cli) printSimulation(s *usage.Simulation, each bool) {
 	}
 	fmt.Fprintf(c.out, "%s of up to %.1f days%s; the first %.1f are not scored.\n\n", what, s.Days, limited, s.WarmUpDays)
 	columns := []*column{
-		{head: "METHOD"}, {head: "SLACK", right: true}, {head: "TIME", right: true}, {head: "VOLUME", right: true},
-		{head: "CHANGES/WEEK", right: true}, {head: "LONGEST MIN", right: true},
+		{head: "METHOD"},
+		{head: "SLACK", right: true},
+		{head: "TIME", right: true},
+		{head: "VOLUME", right: true},
+		{head: "CHANGES/WEEK", right: true},
+		{head: "LONGEST MIN", right: true},
 	}
 	add := func(name string, p paint, score usage.Score) {
 		for i, text := range []string{
