@@ -113,7 +113,7 @@ func (r *Report) Only(ref string) error {
 	}
 	var found []Row
 	for _, w := range r.Containers {
-		if w.ContainerID == ref || w.Container == ref {
+		if w.Container == ref {
 			found = []Row{w}
 			break
 		}
