@@ -48,7 +48,7 @@ func (c *cli) printRow(w *usage.Row, r *usage.Report) {
 	cpu := &w.CPU
 	line := "reserves nothing"
 	if cpu.Source != usage.SourceNone {
-		line = fmt.Sprintf("reserves %s cores (%s)", exactCores(cpu.Reserved), cpu.Source)
+		line = fmt.Sprintf("reserves %s (%s)", coreCount(cpu.Reserved), cpu.Source)
 	}
 	if cpu.Limit > 0 {
 		line += fmt.Sprintf(", is limited to %s", exactCores(cpu.Limit))
@@ -63,7 +63,7 @@ func (c *cli) printRow(w *usage.Row, r *usage.Report) {
 	}
 	advice := ""
 	if cpu.Advice != nil && cpu.Verdict != usage.InBand {
-		advice = ": reserve " + exactCores(*cpu.Advice) + " cores"
+		advice = ": reserve " + coreCount(*cpu.Advice)
 	}
 	c.printVerdict(cpu.Verdict, advice, cpu.Reasons)
 

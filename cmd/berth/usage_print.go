@@ -35,7 +35,7 @@ func (c *cli) printUsageHead(r *usage.Report) {
 				most = max(most, w.HistoryHours)
 			}
 		}
-		fmt.Fprintf(c.out, "Learning: of %s too little is known yet (%.0f of %.0f h at most).\n", plural(s.Learning, "service"), most, r.LearningHours)
+		fmt.Fprintf(c.out, "Learning: of %s too little is known yet (%s at most).\n", plural(s.Learning, "service"), learned(most, r.LearningHours))
 	}
 	if s.Undersized+s.Oversized+s.Learning == 0 {
 		fmt.Fprintln(c.out, "Nothing should be reserved otherwise.")
@@ -150,6 +150,14 @@ func exactCores(v float64) string {
 	return strconv.FormatFloat(math.Ceil(v*1000-1e-6)/1000, 'f', -1, 64)
 }
 
+// coreCount is exactCores with its unit.
+func coreCount(v float64) string {
+	if s := exactCores(v); s != "1" {
+		return s + " cores"
+	}
+	return "1 core"
+}
+
 // size writes an amount of memory.
 func size(bytes float64) string {
 	switch v := math.Abs(bytes); {
@@ -186,11 +194,11 @@ func verdictWord(v string) string { return strings.ReplaceAll(v, "_", " ") }
 func adviceOf(w *usage.Row, learning float64) string {
 	text := verdictWord(w.Verdict)
 	if w.Verdict == usage.StillLearning {
-		return fmt.Sprintf("%s, %.0f of %.0f h", text, w.HistoryHours, learning)
+		return text + ", " + learned(w.HistoryHours, learning)
 	}
 	var to []string
 	if a := w.CPU.Advice; a != nil && w.CPU.Verdict != usage.InBand {
-		to = append(to, exactCores(*a)+" cores")
+		to = append(to, coreCount(*a))
 	}
 	if a := w.Memory.Advice; a != nil && w.Memory.Verdict != usage.InBand {
 		to = append(to, size(float64(*a)))
@@ -199,6 +207,14 @@ func adviceOf(w *usage.Row, learning float64) string {
 		return text
 	}
 	return text + ": " + strings.Join(to, ", ")
+}
+
+// learned says how much is known of what advice takes, in hours.
+func learned(known, needed float64) string {
+	if needed < 1 { // somebody is in a hurry
+		return fmt.Sprintf("%.0f of %.0f min", math.Floor(60*known), 60*needed)
+	}
+	return fmt.Sprintf("%.0f of %.0f h", math.Floor(known), needed)
 }
 
 // why returns the first ground of a row's verdict.

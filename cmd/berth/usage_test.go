@@ -175,6 +175,8 @@ func TestUsageFigures(t *testing.T) {
 		{size(16 << 20), "16 MiB"},
 		{size(1536 << 20), "1.5 GiB"},
 		{size(123.4 * (1 << 30)), "123 GiB"},
+		{learned(23.9, 24), "23 of 24 h"},
+		{learned(0.5/60, 1.0/60), "0 of 1 min"},
 		{percent(0), "0%"},
 		{percent(0.001), "<1%"},
 		{percent(0.256), "26%"},
