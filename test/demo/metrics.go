@@ -126,8 +126,8 @@ func (s *stage) tell(ctx context.Context) error {
 	return nil
 }
 
-// receives returns an error that says why nothing has arrived: a hopeless one when
-// berth does not get the metrics at all.
+// receives returns an error that says why nothing has arrived. Berth tries again when
+// somebody else has the port, as a berth that is only about to end.
 func (s *stage) receives(ctx context.Context, at netip.AddrPort) error {
 	var st admin.Status
 	if err := admin.NewClient(s.socket()).Get(ctx, "/v1/status", nil, &st); err != nil {
@@ -135,7 +135,7 @@ func (s *stage) receives(ctx context.Context, at netip.AddrPort) error {
 	}
 	for _, c := range st.Conditions {
 		if c.Component == statsd.Name && strings.Contains(c.Why, at.String()) {
-			return hopeless{fmt.Errorf("containers would send metrics to %s: %s", at, c.Why)}
+			return fmt.Errorf("containers would send metrics to %s: %s", at, c.Why)
 		}
 	}
 	return errors.New("none has")
