@@ -106,32 +106,42 @@ func bytesText(v float64) string {
 	return fmt.Sprintf("%.0f MiB", v/(1<<20))
 }
 
-// present is the present use of a service's containers.
+// present is the present use of a service's containers. They need not all reserve
+// the same, as while a new version is rolled out: what is said of one is said with
+// its own reservation.
 type present struct {
 	worst, worstShort float64 // lying factors: the lowest one
+	reserved          float64 // cores, by the container with the lowest
 	most              float64 // cores: the highest average of an hour
 	throttled         float64 // the highest share
-	pressure          float64
-	used              float64 // share of what is reserved, of the container with most pressure
+	limit             float64 // cores, of the container that is throttled most
+	pressure          float64 // the highest, of containers that reserve CPU
+	used              float64 // share of what is reserved, by the container with most pressure
+	waiting           float64 // cores that it reserves
 	memory            float64 // the highest working set
 }
 
 func (s *service) present() present {
-	u := present{worst: math.Inf(1), worstShort: math.Inf(1)}
+	u := present{worst: math.Inf(1), worstShort: math.Inf(1), reserved: s.reservation.Cores, limit: s.reservation.CPULimit}
 	for _, t := range s.tenants {
 		if t.reservation.CPUSource == "" {
 			continue
 		}
 		u.most = max(u.most, t.long.value)
-		u.worst = min(u.worst, t.reservation.Cores-t.long.value)
-		u.worstShort = min(u.worstShort, t.reservation.Cores-t.short.value)
-		if t.hasThrottle {
-			u.throttled = max(u.throttled, t.throttled.value)
-		}
-		if t.pressure.value > u.pressure {
-			u.pressure, u.used = t.pressure.value, t.short.value/max(t.reservation.Cores, coreFloor)
-		}
 		u.memory = max(u.memory, t.memory)
+		if t.hasThrottle && t.throttled.value > u.throttled {
+			u.throttled, u.limit = t.throttled.value, t.reservation.CPULimit
+		}
+		if t.reservation.CPUSource == SourceNone {
+			continue // it has no lying factor
+		}
+		if lf := t.reservation.Cores - t.long.value; lf < u.worst {
+			u.worst, u.reserved = lf, t.reservation.Cores
+		}
+		u.worstShort = min(u.worstShort, t.reservation.Cores-t.short.value)
+		if t.pressure.value > u.pressure {
+			u.pressure, u.used, u.waiting = t.pressure.value, t.short.value/max(t.reservation.Cores, coreFloor), t.reservation.Cores
+		}
 	}
 	return u
 }
@@ -169,10 +179,10 @@ func (s *service) learning(cfg *AdviceConfig) bool {
 func (s *service) targetCPU(u *present) float64 {
 	to := max(s.size.cores, u.most)
 	if u.throttled > throttledTooMuch {
-		to = max(to, s.reservation.CPULimit*stepUp(u.throttled))
+		to = max(to, u.limit*stepUp(u.throttled))
 	}
-	if s.pressed(u) {
-		to = max(to, s.reservation.Cores*stepUp(throttledTooMuch+0.001))
+	if u.pressed() {
+		to = max(to, u.waiting*stepUp(throttledTooMuch+0.001))
 	}
 	return roundCores(to)
 }
@@ -183,8 +193,8 @@ const nearlyAll = 0.8
 
 // pressed reports whether a container waits for CPUs because it reserves too
 // little: one that uses little of what it reserves waits for other reasons.
-func (s *service) pressed(u *present) bool {
-	return u.pressure > pressured && u.used > nearlyAll && s.reservation.CPUSource != SourceNone
+func (u *present) pressed() bool {
+	return u.pressure > pressured && u.used > nearlyAll
 }
 
 func (s *service) judgeCPU(cfg *AdviceConfig, now time.Time, u *present) bool {
@@ -205,17 +215,17 @@ func (s *service) judgeCPU(cfg *AdviceConfig, now time.Time, u *present) bool {
 		}
 		return false
 	}
-	alive := len(s.tenants) > 0
+	alive := !math.IsInf(u.worst, 1)
 	throttled := alive && u.throttled > throttledTooMuch
 	recent := s.history.now-s.size.throttled < 24 && s.size.throttled != 0
-	pressed := alive && s.pressed(u)
+	pressed := alive && u.pressed()
 	below := alive && u.worst < cfg.LowCores && u.worstShort < cfg.LowCores
 	high := cfg.high(r.Cores)
 	above := alive && u.worst > high
 	less := known && to <= r.Cores*(1-worthwhile)
 	sig := signal{
 		now:    now.Unix(),
-		low:    (below || throttled || pressed) && to > r.Cores,
+		low:    below && to > u.reserved || throttled && to > r.Cores || pressed && to > u.waiting,
 		fine:   (!alive || u.worst > cfg.LowCores+inside) && !throttled && !pressed && to <= r.Cores*(1+worthwhile),
 		high:   above && less && !throttled && !recent && !pressed && !s.learning(cfg),
 		modest: alive && u.worst < high-inside || to > r.Cores*(1-worthwhile/2) || throttled || recent,
@@ -225,14 +235,14 @@ func (s *service) judgeCPU(cfg *AdviceConfig, now time.Time, u *present) bool {
 	n.verdict = s.cpu.verdict
 	switch {
 	case below:
-		n.because(CodeBelow, "it uses %s more than the %s that it reserves, on average of an hour", coresText(-u.worst), coresText(r.Cores))
+		n.because(CodeBelow, "it uses %s more than the %s that it reserves, on average of an hour", coresText(-u.worst), coresText(u.reserved))
 	case above && n.verdict == Oversized:
-		n.because(CodeAbove, "it leaves %s of the %s unused that it reserves, on average of an hour", coresText(u.worst), coresText(r.Cores))
+		n.because(CodeAbove, "it leaves %s of the %s unused that it reserves, on average of an hour", coresText(u.worst), coresText(u.reserved))
 	case alive && n.verdict == InBand && !above:
 		n.because(CodeWithin, "reserved less used is %s, between %.2f and %.2f", coresText(u.worst), cfg.LowCores, high)
 	}
 	if throttled {
-		n.because(CodeThrottled, "its limit of %s stops it in %.0f %% of the periods in which it works, so that what it uses says less than it needs", coresText(r.CPULimit), 100*u.throttled)
+		n.because(CodeThrottled, "its limit of %s stops it in %.0f %% of the periods in which it works, so that what it uses says less than it needs", coresText(u.limit), 100*u.throttled)
 	} else if recent {
 		n.because(CodeThrottled, "its limit stopped it in more than %.0f %% of the periods at %s", 100*throttledTooMuch, hourText(s.size.throttled))
 	}

@@ -97,13 +97,14 @@ func (s *service) row() Row {
 		w.Memory.Advice = &a
 	}
 	n := 0.0
-	var reserved, memory float64
+	var reserved, memory, reservedMemory float64
 	for _, t := range s.tenants {
 		if t.reservation.CPUSource == "" {
 			continue
 		}
 		n++
 		reserved += t.reservation.Cores
+		reservedMemory += float64(t.reservation.Memory)
 		w.CPU.Used += t.short.value
 		w.CPU.Hourly += t.long.value
 		memory += t.memory
@@ -120,6 +121,7 @@ func (s *service) row() Row {
 	w.CPU.Reserved = reserved / n
 	w.CPU.Used /= n
 	w.CPU.Hourly /= n
+	w.Memory.Reserved = uint64(reservedMemory / n)
 	w.Memory.Used = uint64(memory / n)
 	w.lie()
 	return w

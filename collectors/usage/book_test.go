@@ -45,6 +45,7 @@ type box struct {
 	throttled   [2]uint64 // of these periods in each measurement, these
 	memory      uint64
 	kills       uint64
+	stalled     float64 // share of the time in which something waits for a CPU
 }
 
 func newBox(service string, reserved float64) *box {
@@ -67,6 +68,10 @@ func (w *books) pass(d, step time.Duration, list ...*box) {
 				Memory: b.memory,
 			}
 			b.kills = 0
+			if b.stalled > 0 {
+				m.Parts |= HasPressure
+				m.Used.Stalled = time.Duration(b.stalled * float64(step))
+			}
 			w.Observe(&b.subject, &b.reservation, &m)
 		}
 		w.Tick(Totals{At: w.now})
