@@ -246,6 +246,9 @@ func TestPitfall_statsd13_NoWakeUpForEachDatagram(t *testing.T) {
 	if !r.busy {
 		t.Error("600 datagrams a second are not taken for many")
 	}
+	if r.enough < 800*time.Millisecond || r.enough > 900*time.Millisecond {
+		t.Errorf("512 of them are taken to arrive in %v", r.enough)
+	}
 	for i := range 400 {
 		r.now += time.Second / 400
 		r.counted++

@@ -38,6 +38,9 @@ const (
 	// busyWindow over how long that is measured.
 	busyRate   = 500
 	busyWindow = 100 * time.Millisecond
+	// enough datagrams are worth a look: two batches. Waiting for more would save
+	// next to nothing, and hand the upstream larger bursts.
+	enough = 2 * batchSize
 	// yieldAfter is less than the 10 ms after which the runtime preempts.
 	yieldAfter = 5 * time.Millisecond
 	// drainMost bounds the last reading of all sockets.
@@ -156,6 +159,7 @@ type receiver struct {
 		origin *origin
 	}
 	events               [64]unix.EpollEvent
+	enough               time.Duration // in which so many arrive
 	now, flushed, window time.Duration
 	yielded              time.Duration
 	counted              int // datagrams in the window
@@ -264,7 +268,7 @@ func (r *receiver) run() (err error) {
 // a second. Run adds a processor for this. A signal, by which the runtime asks the
 // thread to stop for the garbage collector, ends the sleep.
 func (r *receiver) wait() {
-	pause := r.linger
+	pause := min(r.linger, r.enough)
 	if again := r.rewrite.out.again; again > 0 {
 		pause = min(pause, again)
 	}
@@ -397,6 +401,7 @@ func (r *receiver) sender(p place, t *table) *origin {
 func (r *receiver) measure() bool {
 	if passed := r.now - r.window; passed >= busyWindow {
 		r.busy = float64(r.counted) >= busyRate*passed.Seconds()
+		r.enough = enough * passed / time.Duration(max(r.counted, 1))
 		r.counted, r.window = 0, r.now
 	}
 	return r.busy

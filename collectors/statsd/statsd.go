@@ -45,7 +45,8 @@
 // One thread reads all sockets, 256 datagrams in one system call, into buffers
 // that are made once; it writes lines into datagrams that are full, and sends 32
 // of these in one call. At 500 datagrams a second and more it looks every
-// [Config.Linger] instead of being woken up by each, and the runtime does not learn
+// [Config.Linger], or when some 512 datagrams may have come, instead of being woken
+// up by each, and the runtime does not learn
 // that it sleeps meanwhile. Nothing is allocated.
 // Senders are looked up in an immutable table behind an atomic pointer, which is
 // made anew with each snapshot, with tags ready to be copied.
