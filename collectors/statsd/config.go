@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/berthd/berth/agent/config"
+	"github.com/berthd/berth/agent/sockets"
 )
 
 // Config is the section `statsd` of berth's configuration.
@@ -263,20 +264,5 @@ func (c Config) validateTags(add func(field, format string, args ...any)) {
 // bindable returns why a must not be listened on, or nil. Whoever can send to a
 // relay can write into the metrics of this host.
 func bindable(a netip.Addr) error {
-	carrierGradeNAT := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, 0, 0}), 10) // RFC 6598
-	a = a.Unmap()
-	switch {
-	case !a.IsValid():
-		return errors.New("an address is missing")
-	case a.IsUnspecified():
-		return fmt.Errorf("%s stands for all addresses of the host, public ones too: list the ones to receive on", a)
-	case a.IsLoopback(), a.IsPrivate(), carrierGradeNAT.Contains(a):
-		return nil
-	case a.IsLinkLocalUnicast():
-		if a.Is6() && a.Zone() == "" {
-			return fmt.Errorf("%s is link-local: add its interface, as in %s%%docker0", a, a)
-		}
-		return nil
-	}
-	return fmt.Errorf("%s is a public address: whoever reaches it could write into this host's metrics", a)
+	return sockets.Bindable(a, "receive on", "whoever reaches it could write into this host's metrics")
 }

@@ -2,11 +2,11 @@ package dnsserver
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/berthd/berth/agent/config"
+	"github.com/berthd/berth/agent/sockets"
 )
 
 // Config is the section of berth's configuration for the embedded DNS server.
@@ -73,20 +73,5 @@ func (c Config) Validate() error {
 // public address is found within hours and used to flood others, as answers
 // are larger than questions and the source of a question can be forged.
 func bindable(a netip.Addr) error {
-	carrierGradeNAT := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, 0, 0}), 10) // RFC 6598
-	a = a.Unmap()
-	switch {
-	case !a.IsValid():
-		return errors.New("an address is missing")
-	case a.IsUnspecified():
-		return fmt.Errorf("%s stands for all addresses of the host, public ones too: list the ones to serve", a)
-	case a.IsLoopback(), a.IsPrivate(), carrierGradeNAT.Contains(a):
-		return nil
-	case a.IsLinkLocalUnicast():
-		if a.Is6() && a.Zone() == "" {
-			return fmt.Errorf("%s is link-local: add its interface, as in %s%%docker0", a, a)
-		}
-		return nil
-	}
-	return fmt.Errorf("%s is a public address: this server answers whoever asks, and would be used to flood others", a)
+	return sockets.Bindable(a, "serve", "this server answers whoever asks, and would be used to flood others")
 }

@@ -105,6 +105,23 @@ func (t *Table) remarks() []string {
 	}, t.notes...)
 }
 
+// Finish prints the table, keeps it in the README if write is set, and returns an
+// error if check is set and numbers are missed.
+func (t *Table) Finish(asJSON, write, check bool) error {
+	if err := t.Print(os.Stdout, asJSON); err != nil {
+		return err
+	}
+	if write {
+		if err := t.Keep(); err != nil {
+			return err
+		}
+	}
+	if missed := t.Missed(); check && len(missed) > 0 {
+		return fmt.Errorf("%d numbers are missed: %q", len(missed), missed)
+	}
+	return nil
+}
+
 // Print writes the table for people, or as JSON.
 func (t *Table) Print(out io.Writer, asJSON bool) error {
 	if asJSON {

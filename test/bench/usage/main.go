@@ -83,18 +83,7 @@ func bench(ctx context.Context, s settings) error {
 	if err := measure(ctx, s, t); err != nil {
 		return err
 	}
-	if err := t.Print(os.Stdout, s.json); err != nil {
-		return err
-	}
-	if s.write {
-		if err := t.Keep(); err != nil {
-			return err
-		}
-	}
-	if missed := t.Missed(); s.check && len(missed) > 0 {
-		return fmt.Errorf("%d numbers are missed: %q", len(missed), missed)
-	}
-	return nil
+	return t.Finish(s.json, s.write, s.check)
 }
 
 // measure fills the table.
