@@ -5,6 +5,7 @@
 //	go run ./test/bench/statsd -check   # fails unless the limits hold
 //	go run ./test/bench/statsd -write   # the table also into test/bench/README.md
 //	go run ./test/bench/statsd -quick   # one round of everything, for a look
+//	go run ./test/bench/statsd -place loopback -relays berth -fixed
 //	go run ./test/bench/statsd -peer 'statsrelay=/opt/statsrelay -b {listen} {upstream}'
 //
 // # How it is measured
@@ -44,6 +45,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -54,18 +56,24 @@ const limit = 40 * time.Minute
 // settings are the flags.
 type settings struct {
 	check, write, quick bool
-	only                string
+	fixed               bool
+	only, relays        string
 	rounds              int
 	length              time.Duration
 	peers               []contender
 }
+
+// whole tells whether there is what the limits are about.
+func (s settings) whole() bool { return !s.fixed && s.relays == "" }
 
 func main() {
 	var s settings
 	flag.BoolVar(&s.check, "check", false, "exit with 1 unless the limits hold")
 	flag.BoolVar(&s.write, "write", false, "also keep the table in "+readme)
 	flag.BoolVar(&s.quick, "quick", false, "one short round")
-	flag.StringVar(&s.only, "place", "", "measure at this `place` only: loopback or bridge")
+	flag.StringVar(&s.only, "place", "", "measure at one `place` only: loopback or bridge")
+	flag.BoolVar(&s.fixed, "fixed", false, "at the fixed rates only: no search, no judgement")
+	flag.StringVar(&s.relays, "relays", "", "measure only relays with this in their `name`, as \"berth, tagged → udp\"")
 	flag.IntVar(&s.rounds, "rounds", 5, "rounds of the measurements at fixed rates")
 	flag.DurationVar(&s.length, "time", 2*time.Second, "length of each measurement")
 	flag.Func("peer", "also measure `name=command`, with {listen} and {upstream} in it", func(text string) error {
@@ -74,6 +82,10 @@ func main() {
 		return err
 	})
 	flag.Parse()
+	if s.check && !s.whole() {
+		fmt.Fprintln(os.Stderr, "bench-statsd: -check needs a run without -fixed and -relays")
+		os.Exit(2)
+	}
 	if s.quick {
 		s.rounds, s.length = 1, time.Second
 	}
@@ -94,7 +106,9 @@ func bench(ctx context.Context, s settings) error {
 		}
 		return err
 	}
-	t.judge()
+	if s.whole() {
+		t.judge()
+	}
 	if err := t.print(os.Stdout); err != nil {
 		return err
 	}
@@ -155,6 +169,9 @@ func measureAt(ctx context.Context, s settings, t *table, name, dir string, who 
 	}()
 	var entries []*entry
 	for _, c := range who {
+		if !strings.Contains(c.name+" → "+c.upstream, s.relays) {
+			continue
+		}
 		r, err := start(ctx, c, p, dir)
 		if err != nil {
 			return err
@@ -174,6 +191,10 @@ func measureAt(ctx context.Context, s settings, t *table, name, dir string, who 
 				}
 			}
 		}
+	}
+	if s.fixed {
+		t.add(name, entries)
+		return nil
 	}
 	for _, perDatagram := range []int{1, many} {
 		for _, e := range entries {

@@ -70,7 +70,11 @@ func (t *table) find(place, name, upstream string) *entry {
 
 // baseline is the baseline's cost at a rate, to the same kind of upstream.
 func (t *table) baseline(place, upstream string, rate float64) float64 {
-	cost, _ := t.find(place, nameBaseline, upstream).cost(rate)
+	e := t.find(place, nameBaseline, upstream)
+	if e == nil {
+		return 0
+	}
+	cost, _ := e.cost(rate)
 	return cost
 }
 
