@@ -134,7 +134,7 @@ func DefaultConfig() Config {
 		Segmentation:  true,
 		Buffer:        4 << 20,
 		ReceiveBuffer: 8 << 20,
-		Linger:        config.Duration(3 * time.Millisecond),
+		Linger:        config.Duration(4 * time.Millisecond),
 		Mode:          ModeTags,
 		ContainerTags: []string{"service", "env", "version", "cluster", "image_name"},
 		Malformed:     MalformedDrop,

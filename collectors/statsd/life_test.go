@@ -380,3 +380,32 @@ func TestMetricsOfContainers(t *testing.T) {
 		t.Errorf("top has %+v, want the job, too", top.Senders)
 	}
 }
+
+// The kernel is asked for interfaces while two networks have the same addresses,
+// and from the moment on at which they have.
+func TestSendersOfNetworksWithTheSameAddresses(t *testing.T) {
+	sink := new(memory)
+	web := running(1, "web", "127.0.1.1", ddLabels+"env", "prod")
+	snap := snapshotOf(web)
+	r := start(t, testConfig(t), sink, snap)
+	to := r.udp(t, "127.0.0.1")
+	send(t, sender(t, "127.0.1.1", to), "before:1|c")
+	await(t, "a line arrives", func() bool { return len(sink.lines()) == 1 })
+	other := running(2, "other", "127.0.1.1", ddLabels+"env", "test")
+	other.Endpoints[0].NetworkID = "elsewhere"
+	snap = snapshotOf(web, other)
+	snap.Networks = append(snap.Networks, agent.Network{ID: "elsewhere", Driver: "bridge", Bridge: "no-such-interface"})
+	r.publish(t, snap)
+	// The first datagram may be in the queue before the receiver knows of it.
+	send(t, sender(t, "127.0.1.1", to), "between:1|c")
+	await(t, "another one does", func() bool { return len(sink.lines()) == 2 })
+	send(t, sender(t, "127.0.1.1", to), "after:1|c")
+	await(t, "all lines arrive", func() bool { return len(sink.lines()) == 3 })
+	got := sink.lines()
+	if got[0] != "before:1|c|#env:prod" || got[2] != "after:1|c|#env:prod" {
+		t.Errorf("got %q", got)
+	}
+	if got[1] != "between:1|c" && got[1] != "between:1|c|#env:prod" {
+		t.Errorf("got %q, which may be untagged, but not another one's", got[1])
+	}
+}

@@ -14,81 +14,82 @@ const (
 
 // shape says where the parts of a line are. The optional fields of a line, each
 // of which begins with a bar, are line[fields:end]; what follows end, the message
-// of a service check, must stay last.
+// of a service check, must stay last. The zero value is that of a malformed line.
 type shape struct {
 	kind   kind
 	fields int
 	end    int
 	tags   int  // where the tags begin, behind the last "|#" that counts; -1 for none
+	last   int  // where they end
 	told   bool // a field of the client's says where the line comes from
 }
 
-// shapeOf finds the parts of a line, which has no line end. It looks at no more
-// than is needed to know where tags belong: whether a value is a number, or a
-// type known, is for the upstream to judge. The grammar is that of DogStatsD 1.0
-// to 1.6 (https://docs.datadoghq.com/developers/dogstatsd/datagram_shell/), of
-// which StatsD's own is a part.
-func shapeOf(line []byte) shape {
+// find finds the parts of a line, which has no line end, for a shape that is zero.
+// It looks at no more than is needed to know where tags belong: whether a value is
+// a number, or a type known, is for the upstream to judge. The grammar is that of
+// DogStatsD 1.0 to 1.6
+// (https://docs.datadoghq.com/developers/dogstatsd/datagram_shell/), of which
+// StatsD's own is a part.
+func (s *shape) find(line []byte) {
 	if len(line) > 3 && line[0] == '_' {
 		switch {
 		case line[1] == 'e' && line[2] == '{':
-			return eventShape(line)
+			s.event(line)
+			return
 		case line[1] == 's' && line[2] == 'c' && line[3] == '|':
-			return checkShape(line)
+			s.check(line)
+			return
 		}
 	}
-	return metricShape(line)
+	s.metric(line)
 }
 
-// metricShape: name:value|type, with more values behind colons, and fields.
-func metricShape(line []byte) shape {
+// metric: name:value|type, with more values behind colons, and fields.
+func (s *shape) metric(line []byte) {
 	bar := bytes.IndexByte(line, '|')
 	if bar < 0 {
-		return shape{}
+		return
 	}
 	colon := bytes.IndexByte(line[:bar], ':')
 	if colon < 1 || colon == bar-1 || bar == len(line)-1 || line[bar+1] == '|' {
-		return shape{} // no name, no value or no type
+		return // no name, no value or no type
 	}
-	s := shape{kind: metric, fields: next(line, bar+1), end: len(line), tags: -1}
-	s.look(line)
-	return s
+	s.kind = metric
+	s.look(line, next(line, bar+1))
 }
 
-// checkShape: _sc|name|status, and fields. A message, m:, ends the line whatever
-// is in it.
-func checkShape(line []byte) shape {
+// check: _sc|name|status, and fields. A message, m:, ends the line whatever is in
+// it.
+func (s *shape) check(line []byte) {
 	const name = len("_sc|")
 	status := next(line, name) + 1
 	if status <= name+1 || status >= len(line) || line[status] == '|' {
-		return shape{}
+		return
 	}
-	s := shape{kind: check, fields: next(line, status), end: len(line), tags: -1}
-	s.look(line)
-	return s
+	s.kind = check
+	s.look(line, next(line, status))
 }
 
-// eventShape: _e{a,b}:title|text, of a and b bytes, and fields.
-func eventShape(line []byte) shape {
+// event: _e{a,b}:title|text, of a and b bytes, and fields.
+func (s *shape) event(line []byte) {
 	title, at := number(line, len("_e{"))
 	if at < 0 || at >= len(line) || line[at] != ',' {
-		return shape{}
+		return
 	}
 	text, at := number(line, at+1)
 	if at < 0 || at+1 >= len(line) || line[at] != '}' || line[at+1] != ':' {
-		return shape{}
+		return
 	}
 	at += len("}:") + title
 	if at >= len(line) || line[at] != '|' {
-		return shape{}
+		return
 	}
 	at += len("|") + text
 	if at > len(line) || at < len(line) && line[at] != '|' {
-		return shape{}
+		return
 	}
-	s := shape{kind: event, fields: at, end: len(line), tags: -1}
-	s.look(line)
-	return s
+	s.kind = event
+	s.look(line, at)
 }
 
 // number reads a length of an event, and returns where it ends; -1 if there is
@@ -118,14 +119,15 @@ func next(line []byte, from int) int {
 	return len(line)
 }
 
-// look goes through the fields.
-func (s *shape) look(line []byte) {
-	for at := s.fields; at < len(line); {
+// look goes through the fields, which begin at a place of the line.
+func (s *shape) look(line []byte, at int) {
+	s.fields, s.end, s.tags = at, len(line), -1
+	for at < len(line) {
 		end := next(line, at+1)
 		switch field := line[at+1 : end]; {
 		case len(field) == 0:
 		case field[0] == '#':
-			s.tags = at + len("|#")
+			s.tags, s.last = at+len("|#"), end
 		case originField(field):
 			s.told = true
 		case s.kind == check && len(field) > 1 && field[0] == 'm' && field[1] == ':':
@@ -155,7 +157,7 @@ func foreign(field []byte, k kind) bool {
 
 // strip writes a line without its foreign fields to dst, which has room for it,
 // and returns how long it is then.
-func strip(dst, line []byte, s shape) int {
+func strip(dst, line []byte, s *shape) int {
 	n := copy(dst, line[:s.fields])
 	for at := s.fields; at < s.end; {
 		end := next(line[:s.end], at+1)

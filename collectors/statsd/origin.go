@@ -19,10 +19,10 @@ type origin struct {
 	tags     []tag
 	account  *account
 
-	field []byte // "|#service:web,env:prod": where a line has no tags
-	first []byte // "service:web,env:prod,": in front of the tags that it has
-	cid   []byte // "|c:3fa4…": the container's ID as a field
-	keys  [4]uint64
+	field []byte    // "|#service:web,env:prod": where a line has no tags
+	first []byte    // "service:web,env:prod,": in front of the tags that it has
+	cid   []byte    // "|c:3fa4…": the container's ID as a field
+	keys  [4]uint64 // a set of the first two bytes of the keys, by their hash
 }
 
 // newOrigin renders the tags.
@@ -35,7 +35,8 @@ func newOrigin(id, name string, tags []tag, acct *account) *origin {
 				o.field = append(o.field, ',')
 			}
 			o.field = append(o.field, t.text...)
-			o.keys[t.text[0]>>6] |= 1 << (t.text[0] & 63)
+			h := hashKey(t.text[0], t.text[1])
+			o.keys[h>>6] |= 1 << (h & 63)
 		}
 		o.first = append(append(o.first, o.field[len("|#"):]...), ',')
 	}
@@ -52,9 +53,13 @@ func newOrigin(id, name string, tags []tag, acct *account) *origin {
 func (o *origin) without(dst, own []byte) int {
 	found := false
 	for rest := own; len(rest) > 0 && !found; {
-		var t []byte
-		t, rest, _ = bytes.Cut(rest, comma)
-		found = len(t) > 0 && o.keys[t[0]>>6]&(1<<(t[0]&63)) != 0 && o.has(t)
+		t := rest
+		if i := bytes.IndexByte(rest, ','); i >= 0 {
+			t, rest = rest[:i], rest[i+1:]
+		} else {
+			rest = nil
+		}
+		found = o.mayHave(t) && o.has(t)
 	}
 	if !found {
 		return -1
@@ -70,6 +75,24 @@ func (o *origin) without(dst, own []byte) int {
 }
 
 var comma = []byte{','}
+
+// hashKey is of the first two bytes of a tag, the second of which may be the colon.
+// The first alone would be the same for too many.
+func hashKey(a, b byte) byte { return 31*a + b }
+
+// mayHave reports whether it is worth to look for the key of a client's tag among
+// the tags.
+func (o *origin) mayHave(own []byte) bool {
+	if len(own) == 0 {
+		return false
+	}
+	second := byte(':')
+	if len(own) > 1 {
+		second = own[1]
+	}
+	h := hashKey(own[0], second)
+	return o.keys[h>>6]&(1<<(h&63)) != 0
+}
 
 // has reports whether one of the tags has the key of a client's tag.
 func (o *origin) has(own []byte) bool {

@@ -38,6 +38,9 @@ const (
 	// busyWindow over how long that is measured.
 	busyRate   = 500
 	busyWindow = 100 * time.Millisecond
+	// busyCount is how many datagrams end that measure at once: while it lasts, each
+	// is a wake-up.
+	busyCount = 50
 	// enough datagrams are worth a look: two batches. Waiting for more would save
 	// next to nothing, and hand the upstream larger bursts.
 	enough = 2 * batchSize
@@ -358,6 +361,12 @@ func (r *receiver) round() bool {
 
 // readOnce reads one batch from a socket, and rewrites it.
 func (r *receiver) readOnce(s *socket) int {
+	t := r.table.Load()
+	if s.indexed != t.indexed && !s.unix {
+		if s.index(t.indexed) != nil {
+			s.errors.Add(1) // senders that cannot be told remain unknown
+		}
+	}
 	n, errno := r.batch.receive(s.fd)
 	switch errno {
 	case 0:
@@ -369,7 +378,6 @@ func (r *receiver) readOnce(s *socket) int {
 		s.errors.Add(1)
 		return 0
 	}
-	t := r.table.Load()
 	for i := range n {
 		var o *origin
 		if s.unix {
@@ -399,7 +407,8 @@ func (r *receiver) sender(p place, t *table) *origin {
 // measure reports whether there is so much to receive that it is cheaper to wait
 // for more of it than to be woken up by each datagram.
 func (r *receiver) measure() bool {
-	if passed := r.now - r.window; passed >= busyWindow {
+	passed := r.now - r.window
+	if passed >= busyWindow || !r.busy && r.counted >= busyCount {
 		r.busy = float64(r.counted) >= busyRate*passed.Seconds()
 		r.enough = enough * passed / time.Duration(max(r.counted, 1))
 		r.counted, r.window = 0, r.now

@@ -95,8 +95,7 @@ type tally struct {
 func (r *rewriter) datagram(data []byte, cut bool, o *origin, now time.Duration) {
 	r.tally.datagrams++
 	r.tally.bytes += uint64(len(data))
-	a, size := o.account, uint64(len(data))
-	lines, before := 0, r.tally
+	a, size, lines := o.account, uint64(len(data)), uint64(0)
 	limited := r.limit > 0 && o.id != ""
 	if limited {
 		a.bucket.refill(r.limit, now)
@@ -116,8 +115,10 @@ func (r *rewriter) datagram(data []byte, cut bool, o *origin, now time.Duration)
 		switch {
 		case cut && end < 0:
 			r.tally.truncated++
+			a.malformed.Add(1)
 		case limited && !a.bucket.take():
 			r.tally.rateLimited++
+			a.rateLimited.Add(1)
 		default:
 			r.line(line, o)
 		}
@@ -125,29 +126,12 @@ func (r *rewriter) datagram(data []byte, cut bool, o *origin, now time.Duration)
 	if cut {
 		r.tally.cut++
 	}
-	r.tally.lines += uint64(lines)
+	r.tally.lines += lines
 	a.datagrams.Add(1)
-	a.lines.Add(uint64(lines))
+	a.lines.Add(lines)
 	a.bytes.Add(size)
 	if o.id == "" {
-		r.strangers(o, uint64(lines))
-	}
-	r.tell(a, &before)
-}
-
-// tell adds what is rare to an account.
-func (r *rewriter) tell(a *account, before *tally) {
-	if n := r.tally.malformed - before.malformed + r.tally.truncated - before.truncated; n > 0 {
-		a.malformed.Add(n)
-	}
-	if n := r.tally.tooLong - before.tooLong; n > 0 {
-		a.tooLong.Add(n)
-	}
-	if n := r.tally.rateLimited - before.rateLimited; n > 0 {
-		a.rateLimited.Add(n)
-	}
-	if n := r.tally.untagged - before.untagged; n > 0 {
-		a.untagged.Add(n)
+		r.strangers(o, lines)
 	}
 }
 
@@ -162,36 +146,39 @@ func (r *rewriter) strangers(o *origin, lines uint64) {
 // line rewrites one line, which is not empty and may end in a carriage return.
 func (r *rewriter) line(line []byte, o *origin) {
 	body := trimReturn(line)
-	s := shapeOf(body)
+	var s shape
+	s.find(body)
 	if s.kind == malformed {
 		if !r.pass {
 			r.tally.malformed++
+			o.account.malformed.Add(1)
 			return
 		}
-		if r.copy(line) {
+		if r.copy(line, o) {
 			r.tally.passed++
 		}
 		return
 	}
 	if r.strip {
-		n := strip(r.bare[:], body, s)
+		n := strip(r.bare[:], body, &s)
 		n += copy(r.bare[n:], line[len(body):])
 		line = r.bare[:n]
 		body = trimReturn(line)
-		s = shapeOf(body)
+		s = shape{}
+		s.find(body)
 	}
 	at, extra := s.end, o.field
 	switch {
 	case r.mode == ModeCID:
 		extra = o.cid
-		if s.told || s.tags >= 0 && bytes.Contains(body[s.tags:next(body, s.tags)], entity) {
+		if s.told || s.tags >= 0 && bytes.Contains(body[s.tags:s.last], entity) {
 			extra = nil
 		}
 	case r.mode == ModeNone:
 		extra = nil
 	case s.tags >= 0:
 		at, extra = s.tags, o.first
-		own := body[s.tags:next(body, s.tags)]
+		own := body[s.tags:s.last]
 		if len(own) == 0 && len(extra) > 0 {
 			extra = extra[:len(extra)-1] // no comma
 		} else if n := o.without(r.picked[:], own); n >= 0 {
@@ -199,13 +186,14 @@ func (r *rewriter) line(line []byte, o *origin) {
 		}
 	}
 	if len(extra) == 0 {
-		r.copy(line)
+		r.copy(line, o)
 		return
 	}
 	need := len(line) + len(extra) + 1
 	if need > r.out.payload {
-		if r.copy(line) {
+		if r.copy(line, o) {
 			r.tally.untagged++
+			o.account.untagged.Add(1)
 		}
 		return
 	}
@@ -220,10 +208,11 @@ func (r *rewriter) line(line []byte, o *origin) {
 
 // copy passes a line on as it is, or drops it if no datagram has room for it. It
 // reports whether it was passed on.
-func (r *rewriter) copy(line []byte) bool {
+func (r *rewriter) copy(line []byte, o *origin) bool {
 	out := r.out
 	if len(line)+1 > out.payload {
 		r.tally.tooLong++
+		o.account.tooLong.Add(1)
 		return false
 	}
 	out.room(len(line) + 1)

@@ -33,6 +33,7 @@ type socket struct {
 	buffer  int            // bytes that the kernel holds at most, as it counts them
 	queue   int            // datagrams that a Unix socket holds at most
 	errors  atomic.Uint64
+	indexed bool // the kernel tells each datagram's interface; of the receiver
 
 	mu     sync.Mutex
 	closed bool
@@ -155,20 +156,12 @@ func (o *opener) open(ctx context.Context, network, address string, control agen
 
 // configure sets the options of a socket, which may be one of an earlier life.
 func (s *socket) configure(buffer int) error {
-	option := func(level, name int) error {
-		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, level, name, 1))
-	}
-	var err error
-	switch s.network {
-	case "udp4":
-		err = option(unix.SOL_IP, unix.IP_PKTINFO)
-	case "udp6":
-		err = option(unix.SOL_IPV6, unix.IPV6_RECVPKTINFO)
-	case "unixgram":
+	if s.unix {
 		s.queue = queueLength()
-		err = option(unix.SOL_SOCKET, unix.SO_PASSCRED)
-	}
-	if err != nil {
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	} else if err := s.index(false); err != nil {
 		return err
 	}
 	if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
@@ -182,6 +175,22 @@ func (s *socket) configure(buffer int) error {
 	doubled, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	s.buffer = doubled / 2
 	return os.NewSyscallError("getsockopt", err)
+}
+
+// index makes the kernel tell the interface of each datagram over UDP, or not. It
+// takes a tenth of what receiving one costs. Those that are in the queue already
+// have none.
+func (s *socket) index(on bool) error {
+	level, option := unix.SOL_IP, unix.IP_PKTINFO
+	if s.network == "udp6" {
+		level, option = unix.SOL_IPV6, unix.IPV6_RECVPKTINFO
+	}
+	value := 0
+	if on {
+		value = 1
+	}
+	s.indexed = on
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, level, option, value))
 }
 
 // queueLength returns how many datagrams a Unix socket that is made now holds.

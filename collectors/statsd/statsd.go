@@ -14,9 +14,12 @@
 //
 // # Who sent it
 //
-// A line that comes over a bridge is told by its interface and source address, one
-// over the Unix socket by the cgroup of its sender. What cannot be told is not
-// guessed: lines from the host's own addresses (containers in its network,
+// A line that comes over a bridge is told by its source address, and where two
+// networks have the same ones, by the interface, too, which is otherwise not asked
+// for: it costs a tenth of all. (So whoever may forge addresses, and whose packets
+// the host's rp_filter lets through, may send in the name of another; on one
+// network nothing prevents that anyway.) A line over the Unix socket is told by the
+// cgroup of its sender. What cannot be told is not guessed: lines from the host's own addresses (containers in its network,
 // Docker's proxy) and from unknown ones go on without tags of a container and are
 // counted. Containers that share one network get the tags that all of them have.
 // For two seconds after its end a container's lines are still its own; if another
@@ -46,8 +49,8 @@
 // that are made once; it writes lines into datagrams that are full, and sends 32
 // of these in one call. At 500 datagrams a second and more it looks every
 // [Config.Linger], or when some 512 datagrams may have come, instead of being woken
-// up by each, and the runtime does not learn
-// that it sleeps meanwhile. Nothing is allocated.
+// up by each, and the runtime does not learn that it sleeps meanwhile. Nothing is
+// allocated.
 // Senders are looked up in an immutable table behind an atomic pointer, which is
 // made anew with each snapshot, with tags ready to be copied.
 //

@@ -25,8 +25,9 @@ const (
 	sharedName  = "(host)"    // the source is the host's own address, which many share
 )
 
-// place is where a datagram came from: the interface by its number (0 in a table
-// for any) and the source address, an IPv4 one in its IPv6 form.
+// place is where a datagram came from: the interface by its number, and the source
+// address, an IPv4 one in its IPv6 form. The number is 0 where the kernel was not
+// asked for it, and in a table for a network of which it is not known.
 type place struct {
 	index uint32
 	addr  [16]byte
@@ -35,18 +36,25 @@ type place struct {
 // table says who the senders are. It is immutable.
 type table struct {
 	places  map[place]*origin
+	byAddr  map[[16]byte]*origin // nil for an address that several have
 	byID    map[string]*origin
 	own     map[[16]byte]bool // the host's addresses
 	unknown *origin
 	shared  *origin
+	// indexed tells that an address alone does not say who sent a datagram: two
+	// networks have the same ones, and the kernel is to be asked for the interface.
+	indexed bool
 }
 
 // lookup returns who sent a datagram over UDP.
 func (t *table) lookup(p place) *origin {
-	if o := t.places[p]; o != nil {
-		return o
+	o := t.byAddr[p.addr]
+	if p.index != 0 {
+		if o = t.places[p]; o == nil {
+			o = t.places[place{addr: p.addr}]
+		}
 	}
-	if o := t.places[place{addr: p.addr}]; o != nil {
+	if o != nil {
 		return o
 	}
 	a := netip.AddrFrom16(p.addr).Unmap()
@@ -118,11 +126,32 @@ func (r *registrar) build(snap *agent.Snapshot, indexes map[string]uint32, now t
 	}
 	r.origins = origins
 	r.remember(now)
+	t.byAddr, t.indexed = byAddress(t.places)
 	next := r.places.bury(t.places, now)
+	late, _ := byAddress(t.places)
+	for a, o := range late { // where nobody else has the address now
+		if _, taken := t.byAddr[a]; !taken {
+			t.byAddr[a] = o
+		}
+	}
 	if n := r.ids.bury(t.byID, now); next.IsZero() || !n.IsZero() && n.Before(next) {
 		next = n
 	}
 	return t, next
+}
+
+// byAddress returns who has an address, nil where several have, and whether there is
+// one that several have.
+func byAddress(places map[place]*origin) (addrs map[[16]byte]*origin, several bool) {
+	addrs = make(map[[16]byte]*origin, len(places))
+	for p, o := range places {
+		if other, taken := addrs[p.addr]; taken && other != o {
+			several = true
+			o = nil
+		}
+		addrs[p.addr] = o
+	}
+	return addrs, several
 }
 
 // origin returns what is put into the lines of a container, or of several that

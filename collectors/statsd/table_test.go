@@ -73,6 +73,52 @@ func TestLookup(t *testing.T) {
 		if got := tab.lookup(tc.from).name; got != tc.want {
 			t.Errorf("%v over %d: got %s, want %s", tc.from, tc.from.index, got, tc.want)
 		}
+		if tc.from.index != 2 { // nobody has that address twice: it is enough
+			if got := tab.lookup(place{addr: tc.from.addr}).name; got != tc.want {
+				t.Errorf("%v: got %s, want %s", tc.from, got, tc.want)
+			}
+		}
+	}
+	if tab.indexed {
+		t.Error("the kernel is asked for interfaces, and need not be")
+	}
+}
+
+// Where two networks have the same addresses, the interface tells which of them a
+// datagram came from; nothing else does.
+func TestLookup_NetworksWithTheSameAddresses(t *testing.T) {
+	other := running(2, "other", "172.17.0.2")
+	other.Endpoints[0].NetworkID = "net2"
+	alone := running(3, "alone", "172.17.0.3")
+	snap := snapshotOf(running(1, "web", "172.17.0.2"), other, alone)
+	snap.Networks = append(snap.Networks, agent.Network{ID: "net2", Driver: "bridge", Bridge: "eth0"})
+	cfg := DefaultConfig()
+	r := newRegistrar(cfg)
+	now := time.Unix(1000, 0)
+	tab, _ := r.build(snap, lo, now)
+	if !tab.indexed {
+		t.Error("the kernel is not asked for interfaces")
+	}
+	want := map[place]string{
+		at(1, "172.17.0.2"): "web", at(2, "172.17.0.2"): "other", at(0, "172.17.0.2"): unknownName,
+		at(1, "172.17.0.3"): "alone", at(2, "172.17.0.3"): unknownName, at(0, "172.17.0.3"): "alone",
+	}
+	for from, name := range want {
+		if got := tab.lookup(from).name; got != name {
+			t.Errorf("%v over %d: got %s, want %s", from, from.index, got, name)
+		}
+	}
+	// One of them ends: the address is the other's alone, and the interface no
+	// longer asked for, but the last lines of the first are not the other's where
+	// they tell where they came from.
+	tab, _ = r.build(snapshotOf(running(1, "web", "172.17.0.2")), lo, now)
+	for from, name := range map[place]string{at(0, "172.17.0.2"): "web", at(1, "172.17.0.2"): "web", at(2, "172.17.0.2"): "other"} {
+		if got := tab.lookup(from).name; got != name {
+			t.Errorf("after an end: %v over %d: got %s, want %s", from, from.index, got, name)
+		}
+	}
+	if tab.indexed {
+		t.Error("after an end: the kernel is still asked for interfaces")
 	}
 }
 
