@@ -296,7 +296,7 @@ func (t *tenant) take(r *Reservation, m *Measurement, now time.Time) {
 		t.hasThrottle = false
 	}
 	if m.Parts.Has(HasPressure) {
-		t.pressure.add(min(1, m.Used.Stalled.Seconds()/seconds), seconds, shortTau)
+		t.pressure.add(m.Pressure(), m.StalledIn.Seconds(), shortTau)
 	}
 	if m.Parts.Has(HasMemory) {
 		t.memory = float64(m.Memory)

@@ -70,7 +70,7 @@ func (w *books) pass(d, step time.Duration, list ...*box) {
 			b.kills = 0
 			if b.stalled > 0 {
 				m.Parts |= HasPressure
-				m.Used.Stalled = time.Duration(b.stalled * float64(step))
+				m.Used.Stalled, m.StalledIn = time.Duration(b.stalled*float64(step)), step
 			}
 			w.Observe(&b.subject, &b.reservation, &m)
 		}

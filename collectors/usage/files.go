@@ -174,6 +174,17 @@ type reading struct {
 	parts  Parts
 	total  Counters
 	memory uint64 // working set
+	// stalledAt is when Stalled was read, which is not read each time.
+	stalledAt time.Time
+}
+
+// keep takes over of an earlier reading what cannot have changed since, because
+// nothing of the container has run.
+func (rd *reading) keep(earlier *reading) {
+	a, b := &rd.total, &earlier.total
+	a.Periods, a.Throttled, a.ThrottledTime = b.Periods, b.Throttled, b.ThrottledTime
+	rd.memory = earlier.memory
+	rd.parts |= earlier.parts & (HasThrottling | HasMemory)
 }
 
 // cpu reads the CPU time and what is in the same file.
@@ -203,17 +214,12 @@ func (r *reader) cpu(f *files, out *reading) error {
 	return nil
 }
 
-// fast reads what is read at each sweep besides the CPU time.
-func (r *reader) fast(f *files, out *reading, inactive uint64) {
-	if f.dirs.cpuacct != "" && f.dirs.cpu != "" {
+// fast reads what is read at each sweep besides the CPU time, unless nothing has
+// run: the memory, and how the quota has stopped the container, if it has one.
+func (r *reader) fast(f *files, out *reading, inactive uint64, quota bool) {
+	if quota && f.dirs.cpuacct != "" && f.dirs.cpu != "" {
 		if b, err := r.read(f, fileThrottle); err == nil && throttling(b, &out.total, false) {
 			out.parts |= HasThrottling
-		}
-	}
-	if b, err := r.read(f, filePressure); err == nil {
-		if d, ok := stalled(b); ok {
-			out.total.Stalled = d
-			out.parts |= HasPressure
 		}
 	}
 	if b, err := r.read(f, fileMemory); err == nil {
@@ -225,8 +231,15 @@ func (r *reader) fast(f *files, out *reading, inactive uint64) {
 }
 
 // slow reads what is read once in six sweeps, and at the end: out-of-memory
-// kills, block I/O and the network, whose file takes as long as all others.
+// kills, block I/O, and what takes the kernel longest to write, which is the
+// network and the pressure.
 func (r *reader) slow(f *files, out *reading) {
+	if b, err := r.read(f, filePressure); err == nil {
+		if d, ok := stalled(b); ok {
+			out.total.Stalled, out.stalledAt = d, time.Now()
+			out.parts |= HasPressure
+		}
+	}
 	if f.pid != 0 {
 		if b, err := r.read(f, fileNet); err == nil {
 			if rx, tx, ok := netBytes(b); ok {

@@ -194,15 +194,15 @@ func (c *cell) figures(add adder) {
 	if r.CPULimit > 0 {
 		gauge("cpu_limit_cores", "Cores that the container cannot exceed.", r.CPULimit)
 	}
-	if m.Parts.Has(HasThrottling) {
+	if m.Parts.Has(HasThrottling) && r.CPULimit > 0 {
 		ratio := 0.0
 		if m.Used.Periods > 0 {
 			ratio = float64(m.Used.Throttled) / float64(m.Used.Periods)
 		}
 		gauge("cpu_throttled_ratio", "Share of the active periods of the last interval in which the container was stopped for its quota.", ratio)
 	}
-	if m.Parts.Has(HasPressure) {
-		gauge("cpu_pressure_some_ratio", "Share of the last interval in which a task waited for a CPU.", m.Used.Stalled.Seconds()/m.Window.Seconds())
+	if !math.IsNaN(c.pressure) {
+		gauge("cpu_pressure_some_ratio", "Share of the time in which a task waited for a CPU, of six intervals.", c.pressure)
 	}
 	if m.Parts.Has(HasMemory) {
 		gauge("memory_working_set_bytes", "Memory in use, without page cache that is easily given back.", float64(m.Memory))

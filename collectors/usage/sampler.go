@@ -92,7 +92,8 @@ type cell struct {
 	inactive uint64  // page cache to take off
 	slow     uint64  // in which sweep of slowEvery its slow files are read
 	counted  time.Duration
-	hasCPU   bool // counted is valid
+	hasCPU   bool    // counted is valid
+	pressure float64 // the latest share of the time; NaN before the first
 	m        Measurement
 	measured bool // m is one
 	due      time.Time
@@ -242,15 +243,16 @@ func (s *sampler) makeWhole(c *cell, rd *reading) {
 	}
 	f := newFiles(d, 0, false)
 	s.read.slow(&f, rd)
-	s.read.fast(&f, rd, 0)
+	s.read.fast(&f, rd, 0, true)
 	c.last = *rd
 }
 
-// take reads a cell's files.
+// take reads a cell's files: all of them, or those that may say something new.
 func (s *sampler) take(c *cell, all bool) (rd reading, err error) {
 	if err = s.read.cpu(&c.files, &rd); err != nil {
 		return rd, err
 	}
+	idle := c.hasCPU && rd.total.CPU == c.counted
 	if rd.total.CPU >= c.counted {
 		if c.hasCPU || !c.created.IsZero() {
 			used := rd.total.CPU - c.counted
@@ -265,7 +267,11 @@ func (s *sampler) take(c *cell, all bool) (rd reading, err error) {
 		}
 		s.read.slow(&c.files, &rd)
 	}
-	s.read.fast(&c.files, &rd, c.inactive)
+	if idle && !all {
+		rd.keep(&c.last)
+	} else {
+		s.read.fast(&c.files, &rd, c.inactive, c.c == nil || c.reservation.CPULimit > 0)
+	}
 	c.last = rd
 	s.stats.readings++
 	return rd, nil
@@ -298,6 +304,12 @@ func (s *sampler) deliver(c *cell, rd *reading, final bool) {
 		Gap: window > 3*s.interval, First: first, Final: final,
 	}
 	m.Used, m.Parts = subtract(rd, &c.base, first)
+	if m.Parts.Has(HasPressure) {
+		if m.StalledIn = m.Window; !first {
+			m.StalledIn = max(rd.stalledAt.Sub(c.base.stalledAt), time.Microsecond)
+		}
+		c.pressure = m.Pressure()
+	}
 	if rd.parts.Has(HasMemory) && !final { // that of a process that has exited is given back
 		m.Memory = rd.memory
 		m.Parts |= HasMemory
@@ -352,7 +364,7 @@ func merge(older, newer *reading) reading {
 		out.total.Periods, out.total.Throttled, out.total.ThrottledTime = older.total.Periods, older.total.Throttled, older.total.ThrottledTime
 	}
 	if had.Has(HasPressure) && !have.Has(HasPressure) {
-		out.total.Stalled = older.total.Stalled
+		out.total.Stalled, out.stalledAt = older.total.Stalled, older.stalledAt
 	}
 	if had.Has(HasOOM) && !have.Has(HasOOM) {
 		out.total.OOMKills = older.total.OOMKills
@@ -410,10 +422,10 @@ func (s *sampler) sample(c *cell) {
 	if c.c == nil {
 		return
 	}
-	since := s.age(c.started)
+	var since time.Duration
 	if !c.base.at.IsZero() {
 		since = rd.at.Sub(c.base.at)
-	} else if since == 0 {
+	} else if since = s.age(c.started); since == 0 {
 		since = rd.at.Sub(time.Unix(0, c.run.StartedAt))
 	}
 	if since < s.interval/2 {

@@ -85,7 +85,7 @@ func (s *sampler) follow(c *agent.Container) {
 
 func (s *sampler) newCell(id string) *cell {
 	s.stats.cells++
-	c := &cell{id: id, process: process{pidfd: -1}, slow: s.stats.cells % slowEvery}
+	c := &cell{id: id, process: process{pidfd: -1}, slow: s.stats.cells % slowEvery, pressure: nan}
 	c.files = newFiles(dirs{}, 0, false)
 	s.cells[id] = append(s.cells[id], c)
 	return c
@@ -138,7 +138,8 @@ func (s *sampler) bind(cl *cell, c *agent.Container) {
 	s.name(cl, c)
 	cl.first = true
 	if b, ok := s.book.Baseline(cl.run); ok {
-		cl.base = reading{at: b.At, parts: b.Parts, total: b.Total}
+		// When the pressure was read is not kept.
+		cl.base = reading{at: b.At, parts: b.Parts &^ HasPressure, total: b.Total}
 		cl.first = false
 		s.stats.resumed++
 	}

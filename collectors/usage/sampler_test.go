@@ -107,6 +107,72 @@ func TestSamplerFollowsARun(t *testing.T) {
 	})
 }
 
+// TestSamplerReadsLittle: of a container that has not run, its CPU time alone is
+// read, until its slow files are; and the pressure is of the time since the last one.
+func TestSamplerReadsLittle(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		w.start()
+		c := w.run(1, 100)
+		c.Resources.NanoCPUs = 5e8
+		unlimited := w.run(2, 101)
+		w.publish()
+		sweep := func(u use) Measurement {
+			t.Helper()
+			time.Sleep(10 * time.Second)
+			w.set(c.ID, u)
+			w.set(unlimited.ID, u)
+			w.s.sweep()
+			m := w.book.of(c.ID)
+			return m[len(m)-1]
+		}
+		u := use{cpu: time.Second, periods: 10, throttled: 2, memory: 5000}
+		if m := sweep(u); m.Memory != 5000 || m.Used.Throttled != 2 {
+			t.Fatalf("got %+v of the first window", m)
+		}
+		// No kernel says so of a container that has not run: it shows what is read.
+		u.memory, u.periods, u.throttled = 7000, 20, 4
+		slow := 0
+		for range slowEvery {
+			m := sweep(u)
+			switch {
+			case !m.Parts.Has(HasMemory | HasThrottling):
+				t.Errorf("%+v lacks what is known", m)
+			case m.Parts.Has(HasOOM):
+				slow++
+				if m.Memory != 7000 {
+					t.Errorf("got %d B when all was read, want 7000", m.Memory)
+				}
+			case slow == 0 && m.Memory != 5000, !w.v2 && slow == 0 && m.Used.Periods != 0:
+				t.Errorf("got %+v of a container that has not run, want no more than its CPU time", m)
+			}
+		}
+		if slow != 1 {
+			t.Errorf("all was read in %d of six windows, want one", slow)
+		}
+		pressed := 0
+		for range slowEvery {
+			u.cpu += time.Second // and a tenth of that in waiting
+			u.memory++
+			m := sweep(u)
+			if m.Memory != uint64(u.memory) {
+				t.Errorf("got %d B, want %d", m.Memory, u.memory)
+			}
+			if m.Parts.Has(HasPressure) {
+				pressed++
+				if m.StalledIn != slowEvery*10*time.Second || math.Abs(m.Pressure()*m.StalledIn.Seconds()-m.Used.Stalled.Seconds()) > 1e-9 || m.Used.Stalled == 0 {
+					t.Errorf("got a pressure of %v: %v in %v, want that of a minute", m.Pressure(), m.Used.Stalled, m.StalledIn)
+				}
+			}
+		}
+		if (pressed == 1) != w.v2 {
+			t.Errorf("the pressure was told in %d of six windows", pressed)
+		}
+		if !w.v2 && w.s.cells[unlimited.ID][0].files.fds[fileThrottle] >= 0 {
+			t.Error("the throttling of a container without a limit is read")
+		}
+	})
+}
+
 func TestPitfall_usage03_MeasuredBeforeTheEngineTells(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		w.start()

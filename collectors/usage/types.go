@@ -14,7 +14,7 @@ type Parts uint8
 // The parts that a container's kernel files may or may not tell.
 const (
 	HasThrottling Parts = 1 << iota // Periods, Throttled, ThrottledTime
-	HasPressure                     // Stalled
+	HasPressure                     // Stalled, Measurement.StalledIn
 	HasMemory                       // Measurement.Memory
 	HasOOM                          // OOMKills
 	HasNet                          // NetRx, NetTx; never in the host's network
@@ -61,10 +61,12 @@ type Measurement struct {
 	Window time.Duration // its length, by the monotonic clock of the two reads; > 0
 
 	Parts Parts // what of Used is there
-	// Used is what was used in the window. OOMKills and the figures of network and
-	// I/O are read once in six windows and at the exit: they are there only then,
-	// and of all the time since the last ones.
+	// Used is what was used in the window. Stalled, OOMKills and the figures of
+	// network and I/O are read once in six windows and at the exit: they are there
+	// only then, and of all the time since the last ones.
 	Used Counters
+	// StalledIn is the time that Stalled is of; > 0 where there is one.
+	StalledIn time.Duration
 
 	// Memory is the working set at At, in bytes: usage less inactive_file, as
 	// the kernel would need to take it back from somebody else.
@@ -85,6 +87,15 @@ type Measurement struct {
 
 // Cores returns the mean of the cores that were used.
 func (m *Measurement) Cores() float64 { return m.Used.CPU.Seconds() / m.Window.Seconds() }
+
+// Pressure returns the share of the time in which a task waited for a CPU; 0
+// where Parts lacks HasPressure.
+func (m *Measurement) Pressure() float64 {
+	if m.StalledIn <= 0 {
+		return 0
+	}
+	return min(1, m.Used.Stalled.Seconds()/m.StalledIn.Seconds())
+}
 
 // Where a reservation comes from, in the order in which they are asked.
 const (

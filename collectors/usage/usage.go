@@ -11,6 +11,10 @@
 // the host, or of another container, have no network figures: the counters would
 // be somebody else's.
 //
+// Of a container that has not run since the last interval, its CPU time alone is
+// read. Out-of-memory kills, I/O, network and pressure are read each minute (in one
+// of six intervals) and at the exit.
+//
 // The figures are read from the kernel's files through descriptors that stay
 // open, never from the engine's stats API, which costs a hundred times as much.
 // Both versions of cgroups are read, also side by side. Where a container's
