@@ -83,7 +83,9 @@ func (h host) fingerprint(hostname string, route addresses) fingerprint {
 	}
 	if a := cmp.Or(route.v4, route.v6); a.IsValid() {
 		f.Address = a.String()
-		f.MAC = cmp.Or(f.MAC, macOf(a))
+		if f.MAC == "" { // asking for all addresses takes as long as there are interfaces
+			f.MAC = macOf(a)
+		}
 	}
 	return f
 }
