@@ -68,6 +68,15 @@ type family struct {
 	seen   map[string]struct{} // label values
 }
 
+func newFamily(s agent.Sample) *family {
+	f := &family{kind: s.Kind, help: s.Help, labels: make([]string, len(s.Labels)), seen: make(map[string]struct{})}
+	for i, l := range s.Labels {
+		f.labels[i] = l.Name
+	}
+	f.desc = prometheus.NewDesc(s.Name, s.Help, f.labels, nil)
+	return f
+}
+
 func newPage(emit func(prometheus.Metric)) *page {
 	return &page{emit: emit, families: make(map[string]*family)}
 }
@@ -113,28 +122,27 @@ func (p *page) err() error {
 
 // metric turns a sample into what client_golang wants.
 func (p *page) metric(s agent.Sample) (prometheus.Metric, error) {
-	if err := check(s); err != nil {
-		return nil, err
-	}
-	names, values := make([]string, len(s.Labels)), make([]string, len(s.Labels))
-	for i, l := range s.Labels {
-		names[i], values[i] = l.Name, l.Value
-	}
 	f := p.families[s.Name]
 	switch {
 	case f == nil:
-		f = &family{
-			kind: s.Kind, help: s.Help, labels: names,
-			desc: prometheus.NewDesc(s.Name, s.Help, names, nil),
-			seen: make(map[string]struct{}),
+		if err := checkFamily(s); err != nil {
+			return nil, err
 		}
-		p.families[s.Name] = f
+		f = newFamily(s)
 	case f.kind != s.Kind:
 		return nil, fmt.Errorf("it is a %v here and a %v elsewhere", s.Kind, f.kind)
 	case f.help != s.Help:
 		return nil, errors.New("its help text differs from that of another sample of the name")
-	case !slices.Equal(f.labels, names):
-		return nil, fmt.Errorf("its labels are %q here and %q elsewhere", names, f.labels)
+	case !slices.EqualFunc(f.labels, s.Labels, func(name string, l agent.Label) bool { return name == l.Name }):
+		return nil, fmt.Errorf("its labels are %q here and %q elsewhere", newFamily(s).labels, f.labels)
+	}
+	if err := checkValues(s); err != nil {
+		return nil, err
+	}
+	p.families[s.Name] = f
+	values := make([]string, len(s.Labels))
+	for i, l := range s.Labels {
+		values[i] = l.Value
 	}
 	key := strings.Join(values, "\xff") // in no valid UTF-8
 	if _, dup := f.seen[key]; dup {
@@ -166,8 +174,9 @@ var (
 	reservedLabels   = []string{"le", "quantile"}
 )
 
-// check returns how a sample breaks the rules that hold for each by itself.
-func check(s agent.Sample) error {
+// checkFamily returns how what all samples of a name share breaks the rules. It
+// is asked once for each: most of a page is the same few names, again and again.
+func checkFamily(s agent.Sample) error {
 	switch total := strings.HasSuffix(s.Name, "_total"); {
 	case !nameForm.MatchString(s.Name):
 		return errors.New("its name is not in snake case with berth_ in front")
@@ -181,17 +190,26 @@ func check(s agent.Sample) error {
 		return errors.New("its name ends as those of histograms do")
 	case s.Help == "" || !utf8.ValidString(s.Help):
 		return errors.New("it has no help text in UTF-8")
-	case s.Kind == agent.Counter && (math.IsNaN(s.Value) || s.Value < 0):
-		return fmt.Errorf("%v is no value of a counter", s.Value)
 	}
 	for i, l := range s.Labels {
 		switch {
 		case !labelForm.MatchString(l.Name) || slices.Contains(reservedLabels, l.Name):
 			return fmt.Errorf("it has a label with the name %s", quoted(l.Name))
-		case !utf8.ValidString(l.Value):
-			return fmt.Errorf("the value of its label %s is not UTF-8", l.Name)
 		case i > 0 && s.Labels[i-1].Name >= l.Name:
 			return fmt.Errorf("its labels %s and %s are not in order", s.Labels[i-1].Name, l.Name)
+		}
+	}
+	return nil
+}
+
+// checkValues returns how what is a sample's own breaks the rules.
+func checkValues(s agent.Sample) error {
+	if s.Kind == agent.Counter && (math.IsNaN(s.Value) || s.Value < 0) {
+		return fmt.Errorf("%v is no value of a counter", s.Value)
+	}
+	for _, l := range s.Labels {
+		if !utf8.ValidString(l.Value) {
+			return fmt.Errorf("the value of its label %s is not UTF-8", l.Name)
 		}
 	}
 	return nil

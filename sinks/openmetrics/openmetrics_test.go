@@ -586,7 +586,7 @@ func TestValidate(t *testing.T) {
 func BenchmarkScrape(b *testing.B) {
 	var samples []agent.Sample
 	for i := range 2000 {
-		samples = append(samples, gauge("berth_calc_x", 1, label("container", fmt.Sprint(i))))
+		samples = append(samples, gauge("berth_calc_x", 1, label("container", fmt.Sprint(i)), label("environment", "prod"), label("service", "calc")))
 	}
 	log := slog.New(slog.DiscardHandler)
 	s, err := New(DefaultConfig(), agent.Env{Log: log, Health: agent.NewHealth(log)}, fixed(Source{"calc", metered{samples: samples}}))
