@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -88,6 +89,11 @@ func (c Config) Validate() error {
 const (
 	// headerTimeout bounds how long an engine may take to open the stream.
 	headerTimeout = 10 * time.Second
+	// idleConns is how many connections stay open between calls, as many as there
+	// are callers at once: the client's own two would have the others dial for
+	// each call. idleTimeout is for how long.
+	idleConns   = 8
+	idleTimeout = 30 * time.Second
 	// inodeInterval is how often the socket's file is looked at.
 	inodeInterval = 2 * time.Second
 )
@@ -137,6 +143,10 @@ func (e *Engine) renew(opened chan struct{}) (*session, error) {
 	s := &session{socket: e.socket(), opened: opened}
 	var err error
 	s.cli, err = client.NewClientWithOpts(
+		client.WithHTTPClient(&http.Client{
+			Transport:     &http.Transport{MaxIdleConns: idleConns, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: idleTimeout},
+			CheckRedirect: client.CheckRedirect,
+		}),
 		client.WithHost(e.cfg.Host),
 		client.WithTLSClientConfigFromEnv(),
 		client.WithDialContext(e.dialer(s.socket)),

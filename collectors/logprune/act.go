@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/berthd/berth/agent"
@@ -19,6 +21,10 @@ const (
 	workers      = 2  // that survey and delete: see Pruner.workers
 	inspectors   = 8  // inspects at once
 	inspectLimit = 10 * time.Second
+
+	// answerAge is how old an answer of the engine may be when a folder goes by it,
+	// that is, when it is renamed into the trash: older ones are asked for again.
+	answerAge = time.Second
 )
 
 // Inspector asks the engine about one container. The error of one that does not
@@ -46,11 +52,21 @@ type job struct {
 	trash  int // of the trash of the root, or -1
 	survey survey
 	inBin  bool // it is in the trash
-	alive  bool // the engine has its container
+	answer answer
 	err    error
 	fix    string
-	seq    uint64
-	done   bool
+	// seq is its number in the journal, 0 for none, and planned since when.
+	seq     uint64
+	planned time.Time
+	done    bool
+}
+
+// answer is what the engine has said about a job's container.
+type answer struct {
+	at    time.Time // when it was asked
+	alive bool      // it has the container
+	err   error     // why the job cannot be done; nil if it can
+	fix   string
 }
 
 func (j *job) refuse(err error, fix string) {
@@ -83,15 +99,22 @@ func (p *Pruner) act(ctx context.Context, pl *plan, batch []int32, pace *pace) e
 		f := &pl.found.folders[i]
 		jobs[n] = &job{i: i, folder: f, rule: pl.rulings[i].rule, path: pl.found.path(int(i)), id: f.id.String(), inBin: f.trash, trash: -1}
 	}
-	p.ask(ctx, pl, jobs)
-	p.believe(pl, jobs)
-	for _, j := range open(jobs) {
+	for _, j := range jobs {
 		h.give(j)
 	}
+	// The engine is asked while the disk is looked at: each has to be waited for.
+	var asked sync.WaitGroup
+	asked.Go(func() { p.ask(ctx, pl, jobs) })
+	if p.inspectors == 1 {
+		asked.Wait()
+	}
+	dead := slices.DeleteFunc(open(jobs), func(j *job) bool { return j.rule == ruleRestore })
+	p.surveyAll(ctx, pl, dead)
+	p.refuseHeld(pl, dead)
+	p.archived(ctx, open(dead))
+	asked.Wait()
+	p.believe(pl, jobs)
 	p.restore(jobs)
-	p.surveyAll(ctx, pl, open(jobs))
-	p.refuseHeld(pl, jobs)
-	p.archived(ctx, open(jobs))
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -106,13 +129,13 @@ func (p *Pruner) act(ctx context.Context, pl *plan, batch []int32, pace *pace) e
 	}
 	p.appeared(pl, open(jobs))
 	for _, j := range open(jobs) {
-		if !j.inBin {
+		if p.confirm(ctx, pl, j); j.err == nil && !j.inBin {
 			h.bin(j)
 		}
 	}
 	p.undo(jobs, nil)
 	p.recheck(ctx, pl, jobs)
-	p.removeAll(ctx, open(jobs), pace)
+	p.removeAll(ctx, pl, open(jobs), pace)
 	return ctx.Err()
 }
 
@@ -126,52 +149,60 @@ func (p *Pruner) sameWorld(pl *plan) error {
 }
 
 // ask inspects each container. Only "no such container" lets its folder go; for
-// stopped ones, that it is as it was.
+// stopped ones, that it is as it was. It changes nothing of the jobs but their
+// answers, so that they may be worked on meanwhile.
 func (p *Pruner) ask(ctx context.Context, pl *plan, jobs []*job) {
-	var wg sync.WaitGroup
-	next := make(chan *job)
-	for range min(p.inspectors, len(jobs)) {
-		wg.Go(func() {
-			for j := range next {
-				p.askOne(ctx, pl, j)
-			}
-		})
-	}
-	for _, j := range jobs {
-		next <- j
-	}
-	close(next)
-	wg.Wait()
+	p.share(jobs, p.inspectors, func() func(*job) {
+		return func(j *job) { j.answer = p.askOne(ctx, pl, j) }
+	})
 }
 
-func (p *Pruner) askOne(ctx context.Context, pl *plan, j *job) {
+func (p *Pruner) askOne(ctx context.Context, pl *plan, j *job) answer {
 	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
 	defer cancel()
+	a := answer{at: p.now()}
 	c, err := p.inspector.Inspect(ctx, j.id)
+	a.alive = err == nil
 	switch {
 	case errors.Is(err, agent.ErrNotFound):
 		if j.rule == ruleRestore {
-			j.refuse(errors.New("its container went meanwhile: the next scan decides anew"), "")
+			a.err = errors.New("its container went meanwhile: the next scan decides anew")
 		}
 	case err != nil:
-		j.refuse(fmt.Errorf("the engine does not say whether its container is there: %w", err), "see `berth status`")
+		a.err, a.fix = fmt.Errorf("the engine does not say whether its container is there: %w", err), "see `berth status`"
+	case j.rule == ruleRestore:
+	case j.rule == ruleTrash:
+		a.err = errors.New("its container is there")
+	case !p.stoppedStill(pl, j, c):
+		a.err = fmt.Errorf("the engine says that its container is there (%s)", c.State)
 	}
-	j.alive = err == nil
-	if err == nil && !j.inBin && !p.stoppedStill(pl, j, c) {
-		j.refuse(fmt.Errorf("the engine says that its container is there (%s)", c.State), "")
-	}
+	return a
 }
 
-// believe has the retention of containers that are there after all count from the
-// next time that they seem to be gone.
+// believe refuses the jobs that the engine's answer forbids, and has the retention
+// of containers that are there after all count from the next time that they seem to
+// be gone.
 func (p *Pruner) believe(pl *plan, jobs []*job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, j := range jobs {
-		if mem := pl.memory.find(j.folder.id); j.alive && mem != nil && !mem.Gone.IsZero() {
+		if j.answer.err != nil {
+			j.refuse(j.answer.err, j.answer.fix)
+		}
+		if mem := pl.memory.find(j.folder.id); j.answer.alive && mem != nil && !mem.Gone.IsZero() {
 			mem.Gone = time.Time{}
 			pl.memory.dirty = true
 		}
+	}
+}
+
+// confirm asks the engine once more, unless its answer is as good as new.
+func (p *Pruner) confirm(ctx context.Context, pl *plan, j *job) {
+	if age := p.now().Sub(j.answer.at); age >= 0 && age <= answerAge {
+		return
+	}
+	if j.answer = p.askOne(ctx, pl, j); j.answer.err != nil {
+		p.believe(pl, []*job{j})
 	}
 }
 
@@ -187,13 +218,13 @@ func (p *Pruner) stoppedStill(pl *plan, j *job, c *agent.Container) bool {
 
 // restore moves folders back whose containers are there after all.
 func (p *Pruner) restore(jobs []*job) {
-	for _, j := range open(jobs) {
-		if !j.inBin || !j.alive {
+	for _, j := range jobs {
+		if !j.inBin || !j.answer.alive || j.trash < 0 {
 			continue
 		}
 		err := p.k.renameat2(j.trash, j.id, j.root, j.id)
 		if err != nil {
-			j.refuse(fmt.Errorf("it cannot be moved back from the trash: %w", err), "move it back by hand")
+			j.err, j.fix = fmt.Errorf("it cannot be moved back from the trash: %w", err), "move it back by hand"
 			continue
 		}
 		p.log.Warn("moved back from the trash: its container is there", "folder", j.path)
@@ -205,7 +236,7 @@ func (p *Pruner) restore(jobs []*job) {
 
 // surveyAll looks at all trees.
 func (p *Pruner) surveyAll(ctx context.Context, pl *plan, jobs []*job) {
-	p.share(jobs, func() func(*job) {
+	p.share(jobs, p.workers, func() func(*job) {
 		look := newSurveyor(p.k, p.cfg.Archive == archiveRequired)
 		return func(j *job) {
 			var err error
@@ -386,13 +417,18 @@ func (p *Pruner) undo(jobs []*job, err error) {
 	}
 }
 
-// removeAll deletes what is in the trash.
-func (p *Pruner) removeAll(ctx context.Context, jobs []*job, pace *pace) {
-	p.share(jobs, func() func(*job) {
+// removeAll deletes what is in the trash, and for want of one, where it is.
+func (p *Pruner) removeAll(ctx context.Context, pl *plan, jobs []*job, pace *pace) {
+	p.share(jobs, p.workers, func() func(*job) {
 		r := newRemover(p.k, pace)
 		return func(j *job) {
+			if !j.inBin {
+				p.confirm(ctx, pl, j)
+			}
 			if ctx.Err() != nil {
 				j.refuse(ctx.Err(), "")
+			}
+			if j.err != nil {
 				return
 			}
 			before := r.files
@@ -405,23 +441,20 @@ func (p *Pruner) removeAll(ctx context.Context, jobs []*job, pace *pace) {
 			j.done = true
 			p.progress.folders.Add(1)
 			p.progress.bytes.Add(j.survey.bytes)
+			p.log.Info("deleted", "folder", j.path, "container", pl.name(j.folder, pl.rulings[j.i]), "why", pl.why(j), "files", j.survey.entries, "bytes", j.survey.bytes)
 		}
 	})
 }
 
-// share has the workers do all jobs. start makes what one worker needs.
-func (p *Pruner) share(jobs []*job, start func() func(*job)) {
-	next := make(chan *job, len(jobs))
-	for _, j := range jobs {
-		next <- j
-	}
-	close(next)
+// share has so many workers do all jobs. start makes what one worker needs.
+func (p *Pruner) share(jobs []*job, workers int, start func() func(*job)) {
+	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range min(p.workers, len(jobs)) {
+	for range min(workers, len(jobs)) {
 		wg.Go(func() {
 			do := start()
-			for j := range next {
-				do(j)
+			for n := next.Add(1); n <= int64(len(jobs)); n = next.Add(1) {
+				do(jobs[n-1])
 			}
 		})
 	}

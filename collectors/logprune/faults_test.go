@@ -54,11 +54,18 @@ import (
 //
 //	BERTH_PRUNE_RUNS=10000   how many runs (1,000 by default)
 //	BERTH_PRUNE_SEED=7       replay one run
-func TestFaults(t *testing.T) {
+func TestFaults(t *testing.T) { faults(t, 1000, 1) }
+
+// TestFaultsAtOnce does the same with several folders on their way at any moment, as
+// on a host: what happens meanwhile happens between the steps of all of them, and a
+// kill ends all of them in the middle. The order of things differs from run to run,
+// so that a seed replays what is to happen, but not when.
+func TestFaultsAtOnce(t *testing.T) { faults(t, 300, 4) }
+
+func faults(t *testing.T, runs, workers int) {
 	if !inNamespace(t) {
 		return
 	}
-	runs := 1000
 	if n, err := strconv.Atoi(os.Getenv("BERTH_PRUNE_RUNS")); err == nil {
 		runs = n
 	}
@@ -70,7 +77,7 @@ func TestFaults(t *testing.T) {
 	var deleted, killed, refused int64
 	for n := range runs {
 		seed := first + uint64(n)
-		h := newHost(filepath.Join(base, fmt.Sprint("run", n)), seed)
+		h := newHost(filepath.Join(base, fmt.Sprint("run", n)), seed, workers)
 		err := h.live()
 		deleted += h.deleted
 		killed += int64(h.kills)
@@ -103,6 +110,7 @@ type box struct {
 
 // host is one run.
 type host struct {
+	workers int
 	rng     *rand.Rand
 	dir     string
 	story   []string
@@ -126,9 +134,9 @@ type host struct {
 
 var orgs = []string{"acme", "globex"}
 
-func newHost(dir string, seed uint64) *host {
+func newHost(dir string, seed uint64, workers int) *host {
 	h := &host{
-		rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, keep: make(map[string]string), pid: 100,
+		workers: workers, rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, keep: make(map[string]string), pid: 100,
 		clock: time.Now().Add(-48 * time.Hour).Truncate(time.Second),
 	}
 	must(os.MkdirAll(h.path("log"), 0o755))
@@ -193,6 +201,7 @@ func (h *host) write(path, content string) {
 func (h *host) start() {
 	h.dead = false
 	h.p = newTestPruner(h.cfg, h.m, testEnv(h.path("state")), &faulty{before: h.before}, h.proc.dir)
+	h.p.workers, h.p.inspectors = h.workers, h.workers
 }
 
 func (h *host) stop() {
@@ -203,8 +212,11 @@ func (h *host) stop() {
 
 var errKilled = errors.New("killed")
 
-// before is called before each call to the kernel.
+// before is called before each call to the kernel, by any worker. What happens then
+// happens between two answers of the engine.
 func (h *host) before(op, name string) error {
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
 	if h.dead {
 		return errKilled
 	}
@@ -415,7 +427,7 @@ func (h *host) mount(b *box) {
 	}
 	h.touch(to)
 	h.touch(b.dir)
-	must(bind(from, to))
+	h.unlessMoved(bind(from, to))
 	b.mounted = to
 	h.say("%s has %s mounted in it", b.id[:12], strings.TrimPrefix(from, h.dir))
 }
@@ -506,6 +518,14 @@ func (h *host) schedule() {
 	}
 }
 
+// unlessMoved wants no error but that a folder went since it was last looked at,
+// which another worker may have done.
+func (h *host) unlessMoved(err error) {
+	if h.workers == 1 || !errors.Is(err, unix.ENOENT) {
+		must(err)
+	}
+}
+
 // swap replaces a folder of a dead container, or one in it, by a symbolic link to
 // what is precious.
 func (h *host) swap() {
@@ -523,17 +543,17 @@ func (h *host) swap() {
 	}
 	b.hurt = true
 	if h.chance(2) {
-		must(os.Symlink(h.path("precious"), at))
+		h.unlessMoved(os.Symlink(h.path("precious"), at))
 		h.touch(at)
 		h.touch(b.dir)
 		h.say("  %s is replaced by a link", strings.TrimPrefix(at, h.dir))
 		return
 	}
 	// Or by a folder of somebody's, full of what is not to be lost.
-	must(os.Mkdir(at, 0o755))
+	h.unlessMoved(os.Mkdir(at, 0o755))
 	h.touch(at)
 	h.touch(b.dir)
-	must(bind(h.path("precious"), at))
+	h.unlessMoved(bind(h.path("precious"), at))
 	h.say("  %s is replaced by a mount", strings.TrimPrefix(at, h.dir))
 }
 

@@ -296,7 +296,7 @@ func (p *Pruner) remove(ctx context.Context, d Deletion, remove func(context.Con
 		d.Done, d.Error, d.Bytes = time.Time{}, err.Error(), 0
 	}
 	p.mu.Lock()
-	_ = p.write([]Deletion{d})
+	p.note([]Deletion{d})
 	p.mu.Unlock()
 	switch {
 	case errors.Is(err, agent.ErrInUse), errors.Is(err, agent.ErrNotFound):

@@ -1,9 +1,11 @@
 package logprune
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,7 +64,7 @@ type ledger struct {
 	images  map[string]time.Time
 	history []Deletion
 	next    uint64
-	pending []Deletion // that the disk had no room for
+	pending []Deletion // that could not be written yet
 }
 
 func newLedger() *ledger {
@@ -95,7 +97,8 @@ func (l *ledger) restore(replay journal.Replay) error {
 		if c.Version != ledgerVersion {
 			return fmt.Errorf("read checkpoint: version %d is unknown", c.Version)
 		}
-		l.engine, l.history, l.next = c.Engine, c.History, max(c.Next, 1)
+		l.engine, l.next = c.Engine, max(c.Next, 1)
+		l.apply(record{Deletions: c.History})
 		for id, s := range c.Seen {
 			if s != nil {
 				l.memory.add(id, s)
@@ -126,67 +129,66 @@ func (l *ledger) encode() []byte {
 	return data
 }
 
-// apply brings the ledger up to date with a record; twice is as good as once.
+// apply brings the ledger up to date with a record; twice is as good as once. The
+// history is in the order of Seq, and a batch may be longer than it.
 func (l *ledger) apply(r record) {
 	if r.Engine != nil {
 		l.engine = r.Engine
 	}
 	for _, d := range r.Deletions {
 		l.next = max(l.next, d.Seq+1)
-		if i := l.find(d.Seq); i >= 0 {
+		i, known := slices.BinarySearchFunc(l.history, d.Seq, func(d Deletion, seq uint64) int { return cmp.Compare(d.Seq, seq) })
+		switch {
+		case known:
 			l.history[i] = d
-			continue
+		case i > 0 || len(l.history) < maxHistory:
+			l.history = slices.Insert(l.history, i, d)
 		}
-		l.history = append(l.history, d)
 	}
 	if over := len(l.history) - maxHistory; over > 0 {
-		l.history = append([]Deletion(nil), l.history[over:]...)
+		l.history = slices.Delete(l.history, 0, over)
 	}
-}
-
-// find returns the place of a deletion in the history, or -1. The newest are asked
-// for.
-func (l *ledger) find(seq uint64) int {
-	for i := len(l.history) - 1; i >= 0; i-- {
-		if l.history[i].Seq == seq {
-			return i
-		}
-	}
-	return -1
 }
 
 // write makes a record durable. A disk without room must not keep berth from
 // making some: then the record waits in memory, and full is true. What a crash
-// leaves half done is found in the trash, not in the journal.
+// leaves half done is found in the trash, not in the journal. After any other error
+// the record is as if it had never been; what waited before it still waits.
 func (l *ledger) write(r record) (full bool, err error) {
-	r.Deletions = append(l.pending, r.Deletions...)
-	l.pending = nil
+	if l.j == nil {
+		return false, errors.New("there is no journal")
+	}
+	r.Deletions = append(slices.Clip(l.pending), r.Deletions...)
 	data, err := json.Marshal(r)
 	if err != nil {
 		return false, err
-	}
-	if l.j == nil {
-		return false, errors.New("there is no journal")
 	}
 	err = l.j.Append(data)
 	switch {
 	case err == nil:
 		l.apply(r)
+		l.pending = nil
 		return false, nil
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, journal.ErrFull):
-		l.pending = r.Deletions
-		if len(l.pending) > maxHistory {
-			l.pending = l.pending[len(l.pending)-maxHistory:]
-		}
-		l.apply(r)
+		l.pending = nil // r has it
+		l.owe(r.Deletions)
 		return true, nil
 	}
 	return false, err
 }
 
-// save writes all of it, if the memory has changed.
+// owe has deletions that happened, and could not be written, wait for the next write.
+func (l *ledger) owe(all []Deletion) {
+	l.apply(record{Deletions: all})
+	l.pending = append(l.pending, all...)
+	if over := len(l.pending) - maxHistory; over > 0 {
+		l.pending = slices.Delete(l.pending, 0, over)
+	}
+}
+
+// save writes all of it, if the memory has changed or anything waits to be written.
 func (l *ledger) save() error {
-	if !l.memory.dirty || l.j == nil {
+	if l.j == nil || !l.memory.dirty && len(l.pending) == 0 {
 		return nil
 	}
 	if err := l.j.Checkpoint(l.encode()); err != nil {

@@ -23,8 +23,9 @@
 //     of birth. An engine whose data was lost keeps its ID. After a change nothing is
 //     deleted until somebody says berth prune --accept-engine.
 //   - The snapshot is complete, and has no such container in any state.
-//   - Right before, an inspect of the ID is answered with "no such container". Every
-//     other answer, and none, keeps the folder.
+//   - Right before, an inspect of the ID is answered with "no such container": not
+//     more than a second before the folder is moved to the trash. Every other answer,
+//     and none, keeps the folder.
 //   - When more than usual are due at once (`many`), a second scan must agree.
 //   - A short name of decimal digits alone, as 202611210130, may be a date: berth
 //     must have seen the container.
@@ -102,7 +103,7 @@ type Pruner struct {
 	k    kernel
 	proc proc
 	now  func() time.Time
-	// How much is done at once; tests that are to be replayed want 1.
+	// How much is done at once; tests that are to be replayed want 1 of each.
 	workers, inspectors int
 
 	unsafe error // why this kernel cannot delete safely

@@ -26,13 +26,14 @@ func (p *Pruner) intend(pl *plan, jobs []*job) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := p.now().UTC()
 	all := make([]Deletion, 0, len(jobs))
 	for _, j := range jobs {
-		j.seq = p.ledger.next
+		j.seq, j.planned = p.ledger.next, now
 		p.ledger.next++
 		all = append(all, Deletion{
 			Seq: j.seq, Kind: KindFolder, Path: j.path, ID: j.id, Container: pl.name(j.folder, pl.rulings[j.i]),
-			Why: pl.why(j), Planned: p.now().UTC(), Bytes: j.survey.bytes, Files: j.survey.entries,
+			Why: pl.why(j), Planned: now, Bytes: j.survey.bytes, Files: j.survey.entries,
 		})
 	}
 	return p.write(all)
@@ -43,7 +44,7 @@ func (p *Pruner) record(pl *plan, jobs []*job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now().UTC()
-	var all []Deletion
+	all := make([]Deletion, 0, len(jobs))
 	for _, j := range jobs {
 		switch {
 		case j.done:
@@ -51,7 +52,6 @@ func (p *Pruner) record(pl *plan, jobs []*job) {
 			p.stats.deleted.Add(1)
 			p.stats.bytes.Add(j.survey.bytes)
 			p.stats.files.Add(j.survey.entries)
-			p.log.Info("deleted", "folder", j.path, "container", pl.name(j.folder, pl.rulings[j.i]), "why", pl.why(j), "files", j.survey.entries, "bytes", j.survey.bytes)
 		case j.err != nil:
 			p.refusals[j.path] = &refusal{err: j.err, fix: j.fix, at: now}
 			p.stats.refused.Add(1)
@@ -63,10 +63,7 @@ func (p *Pruner) record(pl *plan, jobs []*job) {
 		}
 		d := Deletion{
 			Seq: j.seq, Kind: KindFolder, Path: j.path, ID: j.id, Container: pl.name(j.folder, pl.rulings[j.i]),
-			Why: pl.why(j), Planned: now, Bytes: j.survey.bytes, Files: j.survey.entries,
-		}
-		if i := p.ledger.find(j.seq); i >= 0 {
-			d.Planned = p.ledger.history[i].Planned
+			Why: pl.why(j), Planned: j.planned, Bytes: j.survey.bytes, Files: j.survey.entries,
 		}
 		if j.done {
 			d.Done = now
@@ -76,7 +73,15 @@ func (p *Pruner) record(pl *plan, jobs []*job) {
 		all = append(all, d)
 	}
 	if len(all) > 0 {
-		_ = p.write(all) // a condition; the deed is done
+		p.note(all)
+	}
+}
+
+// note writes down what has happened: if not now, then later. It is called with p.mu
+// held.
+func (p *Pruner) note(all []Deletion) {
+	if p.write(all) != nil { // a condition
+		p.ledger.owe(all)
 	}
 }
 

@@ -217,6 +217,27 @@ func TestStartedMeanwhile(t *testing.T) {
 	s.wants(false, dir)
 }
 
+// An answer of the engine that is not fresh any more is no proof: it is asked again
+// right before the folder goes.
+func TestAnswersGrowOld(t *testing.T) {
+	s := newStage(t, scratch(t))
+	dead := s.folder(id("dead"))
+	s.cycle()
+	asked := 0
+	s.m.asked = func(string) {
+		if asked++; asked == 1 {
+			s.m.run(id("dead"), "late")
+			s.clock = s.clock.Add(answerAge + time.Millisecond)
+		}
+	}
+	s.m.distort = func(x *agent.Snapshot) { x.Containers = nil } // nor has the list it yet
+	s.later(2 * time.Hour)
+	s.wants(true, dead)
+	if asked != 2 {
+		t.Errorf("the engine was asked %d times, want twice", asked)
+	}
+}
+
 // The retention counts from the last change of any file, too.
 func TestWrittenToLately(t *testing.T) {
 	s := newStage(t, scratch(t))
