@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/berthd/berth/agent"
 )
@@ -54,6 +55,7 @@ func (s *Server) Metrics(yield func(agent.Sample) bool) {
 type page struct {
 	emit     func(prometheus.Metric)
 	families map[string]*family
+	values   values
 	rejected uint64
 	series   int64
 	first    error // why the first sample was rejected
@@ -136,31 +138,79 @@ func (p *page) metric(s agent.Sample) (prometheus.Metric, error) {
 	case !slices.EqualFunc(f.labels, s.Labels, func(name string, l agent.Label) bool { return name == l.Name }):
 		return nil, fmt.Errorf("its labels are %q here and %q elsewhere", newFamily(s).labels, f.labels)
 	}
-	if err := checkValues(s); err != nil {
+	if s.Kind == agent.Counter && (math.IsNaN(s.Value) || s.Value < 0) {
+		return nil, fmt.Errorf("%v is no value of a counter", s.Value)
+	}
+	if err := p.values.set(s.Labels); err != nil {
 		return nil, err
 	}
 	p.families[s.Name] = f
-	values := make([]string, len(s.Labels))
-	for i, l := range s.Labels {
-		values[i] = l.Value
+	if _, dup := f.seen[p.values.key]; dup {
+		return nil, fmt.Errorf("it is there twice with the label values %q", strings.Split(p.values.key, separator))
 	}
-	key := strings.Join(values, "\xff") // in no valid UTF-8
-	if _, dup := f.seen[key]; dup {
-		return nil, fmt.Errorf("it is there twice with the label values %q", values)
-	}
-	kind := prometheus.GaugeValue
-	if s.Kind == agent.Counter {
-		kind = prometheus.CounterValue
-	}
-	m, err := prometheus.NewConstMetric(f.desc, kind, s.Value, values...)
-	if err != nil {
-		return nil, err
-	}
-	f.seen[key] = struct{}{}
+	f.seen[p.values.key] = struct{}{}
+	m := &metric{desc: f.desc, kind: s.Kind, value: s.Value, labels: p.values.pairs}
 	if !s.Time.IsZero() {
-		m = prometheus.NewMetricWithTimestamp(s.Time, m)
+		at := s.Time.UnixMilli()
+		m.at = &at
 	}
 	return m, nil
+}
+
+// values are the label values of a sample. Those of one container follow each
+// other and have the same ones, which are made once for all of them.
+type values struct {
+	of    []agent.Label
+	key   string
+	pairs []*dto.LabelPair // shared, and never changed
+}
+
+// separator is in no valid UTF-8.
+const separator = "\xff"
+
+func (v *values) set(labels []agent.Label) error {
+	if v.pairs != nil && slices.Equal(v.of, labels) {
+		return nil
+	}
+	for _, l := range labels {
+		if !utf8.ValidString(l.Value) {
+			return fmt.Errorf("the value of its label %s is not UTF-8", l.Name)
+		}
+	}
+	v.of = append(v.of[:0], labels...)
+	pairs := make([]dto.LabelPair, len(labels))
+	v.pairs = make([]*dto.LabelPair, len(labels))
+	text := make([]string, len(labels))
+	for i, l := range labels {
+		text[i] = l.Value
+		pairs[i].Name, pairs[i].Value = &l.Name, &l.Value
+		v.pairs[i] = &pairs[i]
+	}
+	v.key = strings.Join(text, separator)
+	return nil
+}
+
+// metric is one sample, as client_golang wants it.
+type metric struct {
+	desc   *prometheus.Desc
+	kind   agent.SampleKind
+	value  float64
+	labels []*dto.LabelPair
+	at     *int64 // ms since 1970; nil for none
+}
+
+// Desc implements prometheus.Metric.
+func (m *metric) Desc() *prometheus.Desc { return m.desc }
+
+// Write implements prometheus.Metric.
+func (m *metric) Write(out *dto.Metric) error {
+	out.Label, out.TimestampMs = m.labels, m.at
+	if m.kind == agent.Counter {
+		out.Counter = &dto.Counter{Value: &m.value}
+	} else {
+		out.Gauge = &dto.Gauge{Value: &m.value}
+	}
+	return nil
 }
 
 var (
@@ -197,19 +247,6 @@ func checkFamily(s agent.Sample) error {
 			return fmt.Errorf("it has a label with the name %s", quoted(l.Name))
 		case i > 0 && s.Labels[i-1].Name >= l.Name:
 			return fmt.Errorf("its labels %s and %s are not in order", s.Labels[i-1].Name, l.Name)
-		}
-	}
-	return nil
-}
-
-// checkValues returns how what is a sample's own breaks the rules.
-func checkValues(s agent.Sample) error {
-	if s.Kind == agent.Counter && (math.IsNaN(s.Value) || s.Value < 0) {
-		return fmt.Errorf("%v is no value of a counter", s.Value)
-	}
-	for _, l := range s.Labels {
-		if !utf8.ValidString(l.Value) {
-			return fmt.Errorf("the value of its label %s is not UTF-8", l.Name)
 		}
 	}
 	return nil

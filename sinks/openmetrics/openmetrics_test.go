@@ -585,8 +585,11 @@ func TestValidate(t *testing.T) {
 
 func BenchmarkScrape(b *testing.B) {
 	var samples []agent.Sample
-	for i := range 2000 {
-		samples = append(samples, gauge("berth_calc_x", 1, label("container", fmt.Sprint(i)), label("environment", "prod"), label("service", "calc")))
+	for i := range 100 { // containers
+		labels := []agent.Label{label("container", fmt.Sprint(i)), label("environment", "prod"), label("service", "calc")}
+		for j := range 20 {
+			samples = append(samples, gauge(fmt.Sprint("berth_calc_x", j), 1, labels...))
+		}
 	}
 	log := slog.New(slog.DiscardHandler)
 	s, err := New(DefaultConfig(), agent.Env{Log: log, Health: agent.NewHealth(log)}, fixed(Source{"calc", metered{samples: samples}}))
