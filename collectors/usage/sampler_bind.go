@@ -2,6 +2,7 @@ package usage
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"strings"
 	"time"
@@ -32,6 +33,7 @@ func (s *sampler) apply(snap *agent.Snapshot) {
 	}
 	s.watch.scanNew(s)
 	s.reportFailing()
+	s.reportRefused()
 }
 
 // follow sees to it that a run is measured.
@@ -237,4 +239,17 @@ func (s *sampler) reportFailing() {
 		return
 	}
 	s.report("cgroups", nil, "")
+}
+
+// reportRefused makes a condition of the settings that are not understood.
+func (s *sampler) reportRefused() {
+	if len(s.refused) > 0 {
+		for _, c := range s.snap.Containers {
+			if r := s.refused[c.ID]; r != nil {
+				s.report("settings", fmt.Errorf("%d containers have settings that are not understood, such as %s: %s: %s", len(s.refused), c.Name, r[0].subject, r[0].why), r[0].fix)
+				return
+			}
+		}
+	}
+	s.report("settings", nil, "")
 }

@@ -51,6 +51,9 @@ func (s *sampler) explain(c *agent.Container) []agent.Reason {
 	}
 	cl := s.bound(c.Run())
 	switch {
+	case !c.Alive():
+		cpu.Verdict, memory.Verdict = Unknown, Unknown
+		cpu.Rule += "; it does not run"
 	case s.failing[c.ID] != nil:
 		cpu.Verdict = Unknown
 		cpu.Rule += "; it cannot be measured: " + s.failing[c.ID].Error()
@@ -62,9 +65,6 @@ func (s *sampler) explain(c *agent.Container) []agent.Reason {
 		if cl.m.Parts.Has(HasMemory) {
 			memory.Rule += fmt.Sprintf("; its working set is %.1f MiB", float64(cl.m.Memory)/(1<<20))
 		}
-	case !c.Alive():
-		cpu.Verdict, memory.Verdict = Unknown, Unknown
-		cpu.Rule += "; it does not run"
 	default:
 		cpu.Verdict, memory.Verdict = Unknown, Unknown
 		cpu.Rule += "; it has not been measured yet"

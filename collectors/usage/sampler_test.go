@@ -1,10 +1,13 @@
 package usage
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,6 +106,93 @@ func TestSamplerFollowsARun(t *testing.T) {
 		w.s.sweep()
 		if len(w.s.cells) != 0 || len(w.s.spent) != 0 {
 			t.Errorf("got %d cells and %d spent ones long after, want none", len(w.s.cells), len(w.s.spent))
+		}
+	})
+}
+
+// TestRefusedSettings: a setting that nobody understands is a condition, as long
+// as there is a container that has it.
+func TestRefusedSettings(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		w.start()
+		w.run(1, 100)
+		c := w.run(2, 101)
+		c.Labels = map[string]string{labelCPU: "lots"}
+		c.Resources.NanoCPUs = 5e8
+		w.publish()
+		for _, want := range []string{"1 containers", "c2", "label " + labelCPU, "lots"} {
+			if got := w.conditions["settings"]; !strings.Contains(got, want) {
+				t.Errorf("got the condition %q, want %q in it", got, want)
+			}
+		}
+		if cl := w.s.bound(c.Run()); cl == nil || cl.reservation.Cores != 0.5 || w.s.stats.refused != 1 {
+			t.Errorf("got %+v, %d refused; want what --cpus says, and one", cl, w.s.stats.refused)
+		}
+		w.snap.Containers = w.snap.Containers[:1]
+		w.publish()
+		if got := w.conditions["settings"]; got != "" {
+			t.Errorf("got the condition %q of a container that is gone", got)
+		}
+	})
+}
+
+// TestHandlersOfRuns: what the admin socket says of runs that have ended, and of
+// containers that run.
+func TestHandlersOfRuns(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		w.start()
+		u := &Usage{sampler: w.s}
+		get := func(target string, code int, into any) {
+			t.Helper()
+			r := httptest.NewRecorder()
+			u.ServeHTTP(r, httptest.NewRequest("GET", target, nil))
+			if r.Code != code {
+				t.Fatalf("%s: got %d %s, want %d", target, r.Code, r.Body, code)
+			}
+			if err := json.Unmarshal(r.Body.Bytes(), into); err != nil {
+				t.Fatalf("%s: %v", target, err)
+			}
+		}
+		var none []EndedRun
+		if get("/v1/usage/ended", 200, &none); none == nil || len(none) != 0 {
+			t.Errorf("got %v before any run has ended, want an empty list", none)
+		}
+		c := w.run(1, 100)
+		c.Labels = map[string]string{labelCPU: "0.25", labelMemory: "lots"}
+		w.publish()
+		time.Sleep(10 * time.Second)
+		w.set(c.ID, use{cpu: 2 * time.Second, memory: 3 << 20})
+		w.s.sweep()
+
+		var reasons []agent.Reason
+		get("/v1/usage/explain?container="+c.Name, 200, &reasons)
+		var said strings.Builder
+		for _, r := range reasons {
+			fmt.Fprintf(&said, "%s %s %s\n", r.Subject, r.Verdict, r.Rule)
+		}
+		for _, want := range []string{"cpu " + Measured + " it reserves 0.25 cores (source berth); it used 0.2 in the last 10 s", "its working set is 3.0 MiB", "label " + labelMemory + " " + Refused} {
+			if !strings.Contains(said.String(), want) {
+				t.Errorf("got the reasons\n%swant %q in them", &said, want)
+			}
+		}
+		var failed apiError
+		if get("/v1/usage/explain?container=other", 404, &failed); failed.Error == "" {
+			t.Error("an unknown container has no error")
+		}
+
+		time.Sleep(3 * time.Second)
+		w.set(c.ID, use{cpu: 3 * time.Second, read: 4096})
+		w.exit(100)
+		w.bury(c)
+		w.publish()
+		var ended []EndedRun
+		get("/v1/usage/ended", 200, &ended)
+		if len(ended) != 1 || ended[0].ID != c.ID || ended[0].Name != "c1" || !ended[0].Measured || ended[0].CPUSeconds != 3 || ended[0].IORead != 4096 || ended[0].ReservedCores != 0.25 {
+			t.Errorf("got the ended runs %+v, want one of 3 s", ended)
+		}
+		get("/v1/usage/explain?container="+c.Name, 200, &reasons)
+		if len(reasons) == 0 || reasons[0].Verdict != Unknown || !strings.Contains(reasons[0].Rule, "does not run") {
+			t.Errorf("got %+v of a container that has ended", reasons)
 		}
 	})
 }
