@@ -39,6 +39,12 @@ type AdviceConfig struct {
 	// Critical are services that are sized with more room, by the 95th percentile
 	// of their highest hour instead of the 90th: names, or patterns as "pay*".
 	Critical []string `yaml:"critical"`
+
+	// Hourly tells besides what a service should reserve just now, by what the same
+	// hours of the day needed on eight days: for hosts where something resizes
+	// containers as they run (docker update), because it changes many times a day.
+	// It is no verdict, and makes no events.
+	Hourly bool `yaml:"hourly"`
 }
 
 // DefaultAdviceConfig returns the defaults.

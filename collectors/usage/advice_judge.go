@@ -151,6 +151,10 @@ func (s *service) judge(cfg *AdviceConfig, now time.Time, told []Event) []Event 
 	if s.sized.IsZero() || now.Sub(s.sized) >= resize || s.size.seconds < partialHour {
 		s.size = s.history.sizeOf(s.critical, now, s.first)
 		s.sized = now
+		s.hourly = 0
+		if cfg.Hourly && !s.learning(cfg) {
+			s.hourly = s.history.hourly()
+		}
 	}
 	u := s.present()
 	event := func(resource, kind string, from float64, n *verdictNow, to float64) Event {

@@ -91,6 +91,18 @@ func (s *history) profile(h int64) float64 {
 	return cores
 }
 
+// hourly returns what to reserve in the present hour, by the profile, and by the
+// hour before where that needed more; 0 where one of the hours that the profile
+// looks at has never been seen: it may be the one that matters.
+func (s *history) hourly() float64 {
+	for i := range int64(ahead + 1) {
+		if _, days := s.sameHour(s.now + i); days == 0 {
+			return 0
+		}
+	}
+	return roundCores(max(s.profile(s.now), s.latest()))
+}
+
 // latest returns what the hour needed that is just over, or 0.
 func (s *history) latest() float64 {
 	if h, ok := s.at(s.now - 1); ok {

@@ -123,9 +123,14 @@ type CPU struct {
 	// LyingFactor is Reserved less Hourly; nil where nothing is reserved.
 	LyingFactor *float64 `json:"lying_factor_cores,omitempty"`
 
+	// Verdict of a container is that of its service, but where it reserves nothing
+	// unlike others, or already what is advised.
 	Verdict string   `json:"verdict"`
 	Advice  *float64 `json:"advice_cores,omitempty"` // what to reserve; nil while that is not known
 	Reasons []Reason `json:"reasons"`
+	// AdviceNow is what to reserve just now, by the hours of the day; nil unless
+	// usage.advice.hourly is set and the hours are known.
+	AdviceNow *float64 `json:"advice_now_cores,omitempty"`
 	// Decided is the beginning of the hour that Advice was made of.
 	Decided *time.Time `json:"decided_by,omitempty"`
 }

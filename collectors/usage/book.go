@@ -87,6 +87,7 @@ type service struct {
 
 	size   size
 	sized  time.Time
+	hourly float64 // cores: what to reserve just now; 0 while not known
 	cpu    machine
 	mem    machine
 	cpuNow verdictNow

@@ -96,6 +96,9 @@ func (s *service) row() Row {
 	if a := uint64(s.memNow.advice); a > 0 {
 		w.Memory.Advice = &a
 	}
+	if a := s.hourly; a > 0 {
+		w.CPU.AdviceNow = &a
+	}
 	n := 0.0
 	var reserved, memory, reservedMemory float64
 	for _, t := range s.tenants {
@@ -143,7 +146,30 @@ func (t *tenant) row() Row {
 	w.Memory.Used = uint64(t.memory)
 	w.CPU.LyingFactor, w.Memory.LyingFactor = nil, nil
 	w.lie()
+	if v, why := verdictOf(w.CPU.Verdict, w.CPU.Source, w.CPU.Reserved, s.cpuNow.advice); why.Code != "" {
+		w.CPU.Verdict, w.CPU.Reasons = v, append(w.CPU.Reasons, why)
+	}
+	if v, why := verdictOf(w.Memory.Verdict, w.Memory.Source, float64(w.Memory.Reserved), s.memNow.advice); why.Code != "" {
+		w.Memory.Verdict, w.Memory.Reasons = v, append(w.Memory.Reasons, why)
+	}
 	return w
+}
+
+// verdictOf returns the verdict on a container where it is not that on its service, and
+// why: while a new version is rolled out, some reserve what is advised already,
+// and what the service reserves is what the latest ones do.
+func verdictOf(verdict, source string, reserved, advice float64) (string, Reason) {
+	switch {
+	case source == SourceNone:
+		if verdict != NotReserved {
+			return NotReserved, Reason{CodeNone, "unlike others of its service, it reserves nothing"}
+		}
+	case verdict == NotReserved:
+		return StillLearning, Reason{CodeShort, "others of its service reserve nothing, and have no verdict"}
+	case verdict == Undersized && reserved >= advice, verdict == Oversized && reserved <= advice:
+		return InBand, Reason{CodeWithin, "it reserves already what is advised for its service"}
+	}
+	return verdict, Reason{}
 }
 
 // lie fills in the lying factors.
@@ -271,6 +297,9 @@ func (s *service) figures(add adder) {
 	if a := s.cpuNow.advice; a > 0 {
 		gauge("recommend_cpu_cores", "Cores that a container should reserve.", a)
 	}
+	if s.hourly > 0 {
+		gauge("recommend_cpu_now_cores", "Cores that a container should reserve just now, by the hours of the day.", s.hourly)
+	}
 	if a := s.memNow.advice; a > 0 {
 		gauge("recommend_memory_bytes", "Memory that a container should reserve.", a)
 	}
@@ -295,5 +324,6 @@ func exampleBook(subject *Subject, r *Reservation) *Book {
 		Used: Counters{CPU: time.Minute}, Memory: 1 << 30,
 	})
 	b.Tick(Totals{At: at})
+	b.services[keyOf(subject)].hourly = 1
 	return b
 }

@@ -563,3 +563,111 @@ func FuzzSnapshot(f *testing.F) {
 		_ = w.Report(w.now, true)
 	})
 }
+
+// TestVerdictOnAContainer: it is that on its service, but for a container that has
+// a reservation of another kind, or already the one that is advised.
+func TestVerdictOnAContainer(t *testing.T) {
+	for _, tc := range []struct {
+		verdict, source  string
+		reserved, advice float64
+		want, code       string
+	}{
+		{Undersized, SourceShares, 1, 2, Undersized, ""},
+		{Undersized, SourceShares, 2, 2, InBand, CodeWithin},
+		{Oversized, SourceShares, 2, 1, Oversized, ""},
+		{Oversized, SourceShares, 0.5, 1, InBand, CodeWithin},
+		{InBand, SourceShares, 1, 1, InBand, ""},
+		{StillLearning, SourceShares, 1, 0, StillLearning, ""},
+		{Oversized, SourceNone, 0, 1, NotReserved, CodeNone},
+		{NotReserved, SourceNone, 0, 1, NotReserved, ""},
+		{NotReserved, SourceShares, 1, 1, StillLearning, CodeShort},
+	} {
+		if got, why := verdictOf(tc.verdict, tc.source, tc.reserved, tc.advice); got != tc.want || why.Code != tc.code {
+			t.Errorf("%+v: got %s, %+v", tc, got, why)
+		}
+	}
+
+	w := newBooks(t)
+	b := newBox("web", 0.1)
+	b.cores = 1
+	other := newBox("web", 2)
+	other.run.ID, other.subject.ID, other.subject.Name, other.cores = "2", "2", "web-2", 1
+	w.pass(time.Hour, 10*time.Second, other, b)
+	for _, row := range w.Report(w.now, false).Containers {
+		want := Undersized
+		if row.Container == "web-2" {
+			want = InBand
+		}
+		if row.CPU.Verdict != want {
+			t.Errorf("%s reserves %v: got %s for %+v, want %s", row.Container, row.CPU.Reserved, row.CPU.Verdict, row.CPU.Reasons, want)
+		}
+	}
+}
+
+// TestHourly: what to reserve just now follows the hours of the day, and is not
+// told before they are known, nor unless it is asked for.
+func TestHourly(t *testing.T) {
+	w := newBooks(t)
+	w.cfg.Hourly = true
+	b := newBox("night", 2)
+	day := func() {
+		for hour := range 24 {
+			b.cores = 0.2
+			if hour == 12 {
+				b.cores = 1
+			}
+			w.pass(time.Hour, time.Minute, b)
+		}
+	}
+	w.now = w.now.UTC().Truncate(24 * time.Hour)
+	b.cores = 0.2
+	w.pass(23*time.Hour, time.Minute, b)
+	if got := w.row("night").CPU.AdviceNow; got != nil {
+		t.Errorf("got %v of a day that is not over", *got)
+	}
+	w.pass(time.Hour, time.Minute, b)
+	day()
+	day()
+	for hour := range 24 {
+		b.cores = 0.2
+		w.pass(time.Hour-time.Minute, time.Minute, b)
+		want := 0.2
+		if hour >= 10 && hour <= 12 { // it looks ahead
+			want = 1
+		}
+		got := w.row("night").CPU.AdviceNow
+		if got == nil || !near(*got, want, 0.06) {
+			t.Errorf("%d o'clock: got %v, want %v cores", hour, got, want)
+		}
+		w.pass(time.Minute, time.Minute, b)
+	}
+	if w.cfg.Hourly = false; w.row("night").CPU.Advice == nil {
+		t.Error("there is no other advice")
+	}
+	w.pass(2*time.Minute, time.Minute, b)
+	if got := w.row("night").CPU.AdviceNow; got != nil {
+		t.Errorf("got %v, and nobody asks", *got)
+	}
+}
+
+// TestHourlyOfUnknownHours: an hour that has never been seen may be the one that
+// matters.
+func TestHourlyOfUnknownHours(t *testing.T) {
+	h := newHistory()
+	const first = 24 * 1000
+	for i := range int64(48) {
+		h.turn(first + i)
+		if i%24 < 20 {
+			h.current.cores.add(0.2, 3600)
+			h.current.seconds = 3600
+		}
+	}
+	h.turn(first + 48 + 10)
+	if got := h.hourly(); !near(got, 0.2, 0.06) {
+		t.Errorf("got %v cores for 10 to 12 o'clock, want 0.2", got)
+	}
+	h.turn(first + 48 + 18)
+	if got := h.hourly(); got != 0 {
+		t.Errorf("got %v cores for 18 to 20 o'clock, of which nothing is known", got)
+	}
+}

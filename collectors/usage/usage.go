@@ -43,8 +43,8 @@
 //	soft       docker run --memory-reservation
 //	limit      docker run --memory
 //
-// A setting that is not understood is refused alone, and the next source counts.
-// docker update is followed.
+// A setting that is not understood is refused alone, with a condition that names the
+// container, and the next source counts. docker update is followed.
 //
 // Statistics are kept for each service, by environment and type of instance. The
 // service is what the label berth.service (or the variable BERTH_SERVICE) or
@@ -75,6 +75,10 @@
 //     out-of-memory kill counts at once and for eight days: a fifth or 64 MiB more
 //     than the limit or the use at that time, whichever is most, but not more than
 //     earlier advice, which nobody may have followed.
+//   - With usage.advice.hourly, it is told besides what to reserve just now: the
+//     95th percentile of this hour of the day and the next two, on the highest of
+//     eight days. That leaves less unused, and changes ten times a day: it is for
+//     hosts that resize containers as they run.
 //   - Advice is at least 0.01 cores and 16 MiB, rounded up to 1/128 core (1/1024
 //     below a quarter) and 8 MiB.
 //
@@ -150,7 +154,7 @@ func newUsage(cfg Config, env agent.Env, b book) *Usage {
 		book: b, host: thisHost(),
 	}
 	u.health.Declare("sampling", agent.SeverityError, 0)
-	for _, condition := range []string{"exits", "births", "descriptors", "cgroups"} {
+	for _, condition := range []string{"exits", "births", "descriptors", "cgroups", "settings"} {
 		u.health.Declare(condition, agent.SeverityWarning, 0)
 	}
 	return u
