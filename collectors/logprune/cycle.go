@@ -52,11 +52,8 @@ func later(a, b time.Time) time.Time {
 func (p *Pruner) look(ctx context.Context, snap *agent.Snapshot, blocked error, remember bool) (*plan, error) {
 	begin := time.Now()
 	x := newIndex(snap.Containers)
-	expect := 0
 	p.mu.Lock()
-	if p.last != nil {
-		expect = len(p.last.found.folders)
-	}
+	expect := p.expect
 	p.mu.Unlock()
 	found, err := find(ctx, p.k, p.patterns, func(id containerID) bool {
 		i, ok := x[id]
@@ -88,7 +85,7 @@ func (p *Pruner) look(ctx context.Context, snap *agent.Snapshot, blocked error, 
 	in.pressed = func(root int32) bool { return on[found.roots[root].node.dev] }
 	pl := makePlan(in)
 	if remember {
-		p.last = pl
+		p.expect = len(found.folders)
 		p.stats.scans.Add(1)
 		p.stats.nanoseconds.Add(int64(time.Since(begin)))
 	}

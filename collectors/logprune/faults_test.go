@@ -637,14 +637,8 @@ func (h *host) peace() error {
 			continue
 		}
 		if fi, err := os.Lstat(b.dir); err == nil && fi.IsDir() {
-			var why string
-			for i := range h.p.last.found.folders {
-				if h.p.last.found.path(i) == b.dir {
-					f := h.p.last.folder(i, h.p.refusals[b.dir])
-					why = f.Verdict + ": " + f.Rule
-				}
-			}
-			return fmt.Errorf("%s is still there: %s", strings.TrimPrefix(b.dir, h.dir), why)
+			why, err := h.p.explain(context.Background(), b.dir)
+			return fmt.Errorf("%s is still there: %+v, %v", strings.TrimPrefix(b.dir, h.dir), why, err)
 		}
 	}
 	bins, err := filepath.Glob(h.path("log/*/*/containers/" + trashName))

@@ -112,8 +112,8 @@ type finder struct {
 	visited map[node]bool
 }
 
-// find scans all patterns, and expects about so many folders. Folders that cannot be read are noted, and hold up
-// nothing else.
+// find scans all patterns, and expects about so many folders. Folders that cannot be
+// read are noted, and hold up nothing else.
 func find(ctx context.Context, k kernel, patterns []pattern, lives func(containerID) bool, expect int) (*found, error) {
 	f := &finder{k: k, lives: lives, buf: make([]byte, 64<<10), visited: make(map[node]bool)}
 	f.out.folders = make([]folder, 0, expect)
@@ -311,11 +311,12 @@ func (f *finder) folders(ctx context.Context, dir int, at string, inTrash bool) 
 		c := folder{id: id, root: root, trash: inTrash}
 		if !f.lives(id) || e.kind == unix.DT_UNKNOWN {
 			var st unix.Statx_t
-			switch err := f.k.statx(dir, id.String(), statFlags, wanted, &st); {
+			name := string(e.name)
+			switch err := f.k.statx(dir, name, statFlags, wanted, &st); {
 			case errors.Is(err, unix.ENOENT):
 				return nil
 			case err != nil:
-				f.fail(path.Join(at, id.String()), err)
+				f.fail(path.Join(at, name), err)
 				return nil
 			case st.Mode&unix.S_IFMT != unix.S_IFDIR:
 				e.kind = uint8(st.Mode >> 12) // IFTODT of dirent.h

@@ -123,8 +123,8 @@ type Pruner struct {
 	pressure         *pressure
 	links            map[string]string // resolved paths of mounts
 	suspects         suspects
-	last             *plan
-	counts           Counts // of last
+	expect           int    // folders, as many as the last scan has found
+	counts           Counts // of that
 	imageRulings     []ImageRuling
 	containerRulings []ContainerRuling
 

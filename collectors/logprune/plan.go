@@ -148,7 +148,10 @@ func (p *plan) judge(f *folder, x index, unread map[containerID]bool) ruling {
 		r.rule = ruleTrash
 		return r
 	}
-	dir := path.Join(p.found.roots[f.root].path, f.id.String())
+	var dir string
+	if len(p.cfg.Exempt)+len(p.mounts) > 0 { // of 100,000, it is not made in vain
+		dir = path.Join(p.found.roots[f.root].path, f.id.String())
+	}
 	if len(p.cfg.Exempt) > 0 && exemptPath(dir, p.cfg.Exempt) {
 		r.rule = ruleExemptPath
 		return r
@@ -212,6 +215,9 @@ func hasEnded(c *agent.Container) bool {
 // container that has stopped may be started again, and wants its mounts then; but
 // its own folder is not kept by that, if stopped containers' are to go.
 func (p *plan) mountedInto(dir string, own int32) (who int32, above bool) {
+	if len(p.mounts) == 0 {
+		return -1, false
+	}
 	below := dir + "/"
 	i, _ := slices.BinarySearchFunc(p.mounts, dir, func(m mountOf, d string) int { return strings.Compare(m.path, d) })
 	for ; i < len(p.mounts) && p.mounts[i].path == dir; i++ {
