@@ -140,7 +140,7 @@ nightly: setup ## what takes longer: long simulations, kills by the thousand, fu
 	@BERTH_KILLS=1000 go test -count 1 -timeout 4h ./agent/journal
 	@BERTH_KILLS=1000 go test -count 1 -timeout 4h -run '^TestKill$$' ./sinks/rfc2136
 	@BERTH_KILLS=1000 go test -count 1 -timeout 4h -run '^TestCrash$$' ./sinks/route53
-	@BERTH_PRUNE_RUNS=10000 go test -count 1 -timeout 4h -run '^TestFaults$$' ./collectors/logprune
+	@BERTH_PRUNE_RUNS=10000 go test -count 1 -timeout 4h -run '^TestFaults' ./collectors/logprune
 	@for pkg in $(UNIT); do \
 		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "fuzz $$pkg $$target"; \

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,18 +12,18 @@ import (
 	"github.com/berthd/berth/agent"
 )
 
-// The bounds of one batch: its folders share a look through /proc and a write to
-// the journal.
+// How much is done at once, but for tests.
 const (
-	batchSize    = 1024
-	pressedBatch = 32 // between two looks at how full the file system is
-	workers      = 2  // that survey and delete: see Pruner.workers
-	inspectors   = 8  // inspects at once
-	inspectLimit = 10 * time.Second
+	workers    = 2 // that survey and delete: see Pruner.workers
+	inspectors = 8 // inspects at once
+)
 
-	// answerAge is how old an answer of the engine may be when a folder goes by it,
-	// that is, when it is renamed into the trash: older ones are asked for again.
-	answerAge = time.Second
+// The bounds of an answer of the engine: how long it may take; and how old it may be
+// when a folder goes by it, that is, when it is renamed into the trash. Older ones are
+// asked for again. It holds for the look at the disk, too.
+const (
+	inspectLimit = 10 * time.Second
+	answerAge    = time.Second
 )
 
 // Inspector asks the engine about one container. The error of one that does not
@@ -84,59 +83,6 @@ func open(jobs []*job) []*job {
 		}
 	}
 	return out
-}
-
-// act deletes the folders of one batch, as far as nothing is in the way. An error
-// ends the run; what is in the way of one folder does not.
-func (p *Pruner) act(ctx context.Context, pl *plan, batch []int32, pace *pace) error {
-	if err := p.sameWorld(pl); err != nil {
-		return err
-	}
-	h := newHandles(p.k, pl)
-	defer h.close()
-	jobs := make([]*job, len(batch))
-	for n, i := range batch {
-		f := &pl.found.folders[i]
-		jobs[n] = &job{i: i, folder: f, rule: pl.rulings[i].rule, path: pl.found.path(int(i)), id: f.id.String(), inBin: f.trash, trash: -1}
-	}
-	for _, j := range jobs {
-		h.give(j)
-	}
-	// The engine is asked while the disk is looked at: each has to be waited for.
-	var asked sync.WaitGroup
-	asked.Go(func() { p.ask(ctx, pl, jobs) })
-	if p.inspectors == 1 {
-		asked.Wait()
-	}
-	dead := slices.DeleteFunc(open(jobs), func(j *job) bool { return j.rule == ruleRestore })
-	p.surveyAll(ctx, pl, dead)
-	p.refuseHeld(pl, dead)
-	p.archived(ctx, open(dead))
-	asked.Wait()
-	p.believe(pl, jobs)
-	p.restore(jobs)
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := p.intend(pl, open(jobs)); err != nil {
-		return err
-	}
-	// From here on, what is in the way undoes what was done.
-	defer p.record(pl, jobs)
-	if err := p.sameWorld(pl); err != nil {
-		p.undo(jobs, err)
-		return err
-	}
-	p.appeared(pl, open(jobs))
-	for _, j := range open(jobs) {
-		if p.confirm(ctx, pl, j); j.err == nil && !j.inBin {
-			h.bin(j)
-		}
-	}
-	p.undo(jobs, nil)
-	p.recheck(ctx, pl, jobs)
-	p.removeAll(ctx, pl, open(jobs), pace)
-	return ctx.Err()
 }
 
 // sameWorld reports why the word of the engine no longer counts, if so.

@@ -131,12 +131,7 @@ func (p *Pruner) execute(ctx context.Context, pl *plan) {
 	if full {
 		pace = newPace(0)
 	}
-	var err error
-	for batch := range slices.Chunk(now, batchSize) {
-		if err = p.act(ctx, pl, batch, pace); err != nil {
-			break
-		}
-	}
+	err := p.actAll(ctx, pl, now, pace)
 	for batch := range slices.Chunk(pressed, pressedBatch) {
 		if err != nil {
 			break
@@ -148,6 +143,7 @@ func (p *Pruner) execute(ctx context.Context, pl *plan) {
 		p.progress.total.Add(int64(len(batch)))
 		err = p.act(ctx, pl, batch, pace)
 	}
+	p.flush()
 	if err != nil && ctx.Err() == nil {
 		p.log.Warn("pruning was stopped", "err", err)
 	}

@@ -202,6 +202,9 @@ func (h *host) start() {
 	h.dead = false
 	h.p = newTestPruner(h.cfg, h.m, testEnv(h.path("state")), &faulty{before: h.before}, h.proc.dir)
 	h.p.workers, h.p.inspectors = h.workers, h.workers
+	if h.workers > 1 {
+		h.p.batch = 3 // so that one is looked at while another goes
+	}
 }
 
 func (h *host) stop() {

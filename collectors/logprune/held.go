@@ -90,6 +90,7 @@ func (p proc) look(all []*wants, pids []int, wantLost bool) holding {
 		spaces[own] = true // what is mounted here, the survey sees
 	}
 	visible := make(map[int]bool)
+	buf := make([]byte, 32<<10)
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil {
@@ -99,7 +100,7 @@ func (p proc) look(all []*wants, pids []int, wantLost bool) holding {
 		if name == self {
 			continue // the handles that deleting needs
 		}
-		if err := p.process(pid, all, wantLost, spaces, &out); err != nil && out.unsure == nil {
+		if err := p.process(pid, buf, all, wantLost, spaces, &out); err != nil && out.unsure == nil {
 			out.unsure = fmt.Errorf("%w: process %d: %w", errUnsure, pid, err)
 		}
 	}
@@ -117,31 +118,40 @@ func ended(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL)
 }
 
-func (p proc) process(pid int, all []*wants, wantLost bool, spaces map[string]bool, out *holding) error {
+// process looks at one process, through handles of its folders: the path of each of
+// thousands of open files would be followed from / on.
+func (p proc) process(pid int, buf []byte, all []*wants, wantLost bool, spaces map[string]bool, out *holding) error {
 	dir := filepath.Join(p.dir, strconv.Itoa(pid))
-	fds, err := readNames(filepath.Join(dir, "fd"))
+	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer p.k.close(fd)
+		err = p.opened(fd, pid, dir, buf, all, wantLost, out)
+	}
+	if err == nil {
+		err = p.mounts(pid, dir, all, spaces, out)
+	}
+	if ended(err) {
+		return nil
+	}
+	return err
+}
+
+// opened looks at what a process has open.
+func (p proc) opened(process, pid int, dir string, buf []byte, all []*wants, wantLost bool, out *holding) error {
+	fds, err := unix.Openat(process, "fd", unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		if ended(err) {
-			return nil
-		}
 		return err
 	}
-	links := make([]string, 0, len(fds)+2)
-	for _, fd := range fds {
-		links = append(links, dir+"/fd/"+fd)
-	}
-	if len(fds) > 0 { // a kernel thread has none, and nothing else either
-		links = append(links, dir+"/cwd", dir+"/root")
-	}
-	who := func() holder { return holder{pid, processName(dir)} }
-	for _, link := range links {
+	defer p.k.close(fds)
+	some := false
+	look := func(at int, name string) error {
 		var st unix.Statx_t
 		// A network file system that hangs must not hang this: what the kernel
 		// remembers will do.
-		err := p.k.statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, wanted, &st)
+		err := p.k.statx(at, name, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, wanted, &st)
 		if err != nil {
-			if ended(err) {
-				continue
+			if ended(err) { // it was closed
+				return nil
 			}
 			return err
 		}
@@ -151,25 +161,30 @@ func (p proc) process(pid int, all []*wants, wantLost bool, spaces map[string]bo
 				continue
 			}
 			if i := w.tree(n.ino); i >= 0 {
-				out.trees[i] = who()
+				out.trees[i] = holder{pid, processName(dir)}
 			}
 		}
 		if wantLost && st.Nlink == 0 && st.Blocks > 0 && st.Mode&unix.S_IFMT == unix.S_IFREG {
-			out.lost = append(out.lost, lost{who(), n, int64(st.Blocks) * 512})
+			out.lost = append(out.lost, lost{holder{pid, processName(dir)}, n, int64(st.Blocks) * 512})
 		}
+		return nil
 	}
-	return p.mounts(pid, dir, all, spaces, who, out)
+	err = readAll(p.k, fds, buf, func(e entry) error {
+		some = true
+		return look(fds, string(e.name))
+	})
+	if err != nil || !some { // a kernel thread has none open, and nothing else either
+		return err
+	}
+	return errors.Join(look(process, "cwd"), look(process, "root"))
 }
 
 // mounts looks for wanted folders among the mounts of a process's mount namespace,
 // each namespace once: a container that the engine forgot may have its folder
 // mounted and no file of it open.
-func (p proc) mounts(pid int, dir string, all []*wants, spaces map[string]bool, who func() holder, out *holding) error {
+func (p proc) mounts(pid int, dir string, all []*wants, spaces map[string]bool, out *holding) error {
 	space, err := os.Readlink(dir + "/ns/mnt")
 	if err != nil {
-		if ended(err) {
-			return nil
-		}
 		return err
 	}
 	if spaces[space] {
@@ -178,9 +193,6 @@ func (p proc) mounts(pid int, dir string, all []*wants, spaces map[string]bool, 
 	spaces[space] = true
 	list, err := readMounts(dir + "/mountinfo")
 	if err != nil {
-		if ended(err) {
-			return nil
-		}
 		return err
 	}
 	for _, m := range list {
@@ -190,7 +202,7 @@ func (p proc) mounts(pid int, dir string, all []*wants, spaces map[string]bool, 
 			}
 			for i, folder := range w.folders {
 				if folder != "" && inside(m.root, folder) {
-					out.trees[int32(i)] = who()
+					out.trees[int32(i)] = holder{pid, processName(dir)}
 				}
 			}
 		}

@@ -64,7 +64,7 @@ type ledger struct {
 	images  map[string]time.Time
 	history []Deletion
 	next    uint64
-	pending []Deletion // that could not be written yet
+	pending []Deletion // that are not written yet
 }
 
 func newLedger() *ledger {
@@ -177,7 +177,7 @@ func (l *ledger) write(r record) (full bool, err error) {
 	return false, err
 }
 
-// owe has deletions that happened, and could not be written, wait for the next write.
+// owe has what became of deletions wait for the next write.
 func (l *ledger) owe(all []Deletion) {
 	l.apply(record{Deletions: all})
 	l.pending = append(l.pending, all...)

@@ -104,7 +104,7 @@ type Pruner struct {
 	proc proc
 	now  func() time.Time
 	// How much is done at once; tests that are to be replayed want 1 of each.
-	workers, inspectors int
+	workers, inspectors, batch int
 
 	unsafe error // why this kernel cannot delete safely
 	feed   agent.Feed
@@ -144,7 +144,7 @@ func New(cfg Config, env agent.Env, engine Engine) (*Pruner, error) {
 	p := &Pruner{
 		cfg: cfg, log: env.Log, health: env.Health.Scope(name), node: env.Node, stateDir: env.StateDir,
 		inspector: engine, engine: engine,
-		k: linux{}, proc: proc{"/proc", linux{}}, now: time.Now, workers: workers, inspectors: inspectors,
+		k: linux{}, proc: proc{"/proc", linux{}}, now: time.Now, workers: workers, inspectors: inspectors, batch: batchSize,
 		requests: make(chan func(context.Context)),
 		ledger:   newLedger(), refusals: make(map[string]*refusal), links: make(map[string]string),
 		pressure: newPressure(cfg.Pressure),

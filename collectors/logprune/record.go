@@ -39,7 +39,7 @@ func (p *Pruner) intend(pl *plan, jobs []*job) error {
 	return p.write(all)
 }
 
-// record writes down what became of it.
+// record says what became of it.
 func (p *Pruner) record(pl *plan, jobs []*job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,8 +72,17 @@ func (p *Pruner) record(pl *plan, jobs []*job) {
 		}
 		all = append(all, d)
 	}
-	if len(all) > 0 {
-		p.note(all)
+	p.ledger.owe(all) // the next batch's intent takes it along, or flush does
+}
+
+// flush writes down what became of the last batch: each write waits for the disk, so
+// that there is one for each batch and one for all. After a crash in between, what
+// was finished says in the journal that it was planned.
+func (p *Pruner) flush() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.ledger.pending) > 0 {
+		_ = p.write(nil) // a condition; it is still owed
 	}
 }
 

@@ -217,6 +217,24 @@ func TestStartedMeanwhile(t *testing.T) {
 	s.wants(false, dir)
 }
 
+// A batch that had to wait is looked at again before its folders go.
+func TestLooksGrowOld(t *testing.T) {
+	s := newStage(t, scratch(t))
+	dead, quiet := s.folder(id("dead")), s.folder(id("dea2"))
+	s.cycle()
+	s.clock = s.clock.Add(2 * time.Hour)
+	pl, err := s.p.look(t.Context(), s.m.Snapshot(), nil, false)
+	must(err)
+	due, _ := pl.due()
+	b := s.p.prepare(t.Context(), pl, due)
+	defer b.h.close()
+	s.clock = s.clock.Add(answerAge + time.Millisecond)
+	s.file(filepath.Join(dead, "app.log"), "somebody still writes")
+	must(s.p.finish(t.Context(), pl, b, newPace(0)))
+	s.wants(true, dead)
+	s.wants(false, quiet)
+}
+
 // An answer of the engine that is not fresh any more is no proof: it is asked again
 // right before the folder goes.
 func TestAnswersGrowOld(t *testing.T) {
