@@ -13,8 +13,9 @@
 // twenty services, 1,800 of them dead, five files of 2 KiB in each, and 20,000 other
 // files beside them. All three look for …/**/containers/* in it; berth also with its
 // default glob, which knows the depth. The page cache is warm: the tree was just
-// written. Each row is the best of the rounds, which take turns, of the time on
-// the clock and of CPU time: what others do on the machine only adds.
+// written. Each row is the median of the rounds, which take turns, of the time on
+// the clock and of CPU time. The floor is the barest deletion of the same folders on
+// all cores, by names known before: what the kernel itself takes.
 //
 // The other two are timed as processes, less the time that their runtime needs to start and
 // end with nothing to do. berth is a daemon: a process of its own is asked over HTTP

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -32,13 +32,15 @@ type table struct {
 	notes []string
 }
 
-// best returns the least of each kind: what others do on the machine only adds.
-func best(all []cost) cost {
-	out := cost{math.Inf(1), math.Inf(1)}
+// median returns that of each kind.
+func median(all []cost) cost {
+	var walls, cpus []float64
 	for _, c := range all {
-		out.wall, out.cpu = min(out.wall, c.wall), min(out.cpu, c.cpu)
+		walls, cpus = append(walls, c.wall), append(cpus, c.cpu)
 	}
-	return out
+	slices.Sort(walls)
+	slices.Sort(cpus)
+	return cost{walls[len(walls)/2], cpus[len(cpus)/2]}
 }
 
 func ms(seconds float64) string { return fmt.Sprintf("%.1f ms", 1000*seconds) }
@@ -48,9 +50,9 @@ func (w *world) table() *table {
 	t := new(table)
 	// Of a process, less what its runtime takes to start and end.
 	net := func(name string) cost {
-		b := best(w.rows[name])
+		b := median(w.rows[name])
 		if start := w.rows[strings.Fields(name)[0]+" start"]; len(start) > 0 {
-			s := best(start)
+			s := median(start)
 			b = cost{b.wall - s.wall, b.cpu - s.cpu}
 		}
 		return b
@@ -75,6 +77,7 @@ func (w *world) table() *table {
 			plain(who + what)
 		}
 	}
+	plain("floor delete")
 	ratio("scan: ruby / berth", "ruby scan", "berth scan", 2)
 	ratio("delete: ruby / berth", "ruby delete", "berth delete", 3)
 	ratio("delete: unsafe baseline / berth", "baseline delete", "berth delete", 0.8)
@@ -87,8 +90,8 @@ func (w *world) table() *table {
 	}
 	var u unix.Utsname
 	_ = unix.Uname(&u)
-	t.notes = append(t.notes, fmt.Sprintf("%s, %d rounds. %d cores, Linux %s, %s, %s. Load average before: %s.",
-		w.began.UTC().Format("2006-01-02 15:04 UTC"), w.s.rounds, runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), runtime.Version(), ruby, w.load))
+	t.notes = append(t.notes, fmt.Sprintf("%s, %d rounds, on %s. %d cores, Linux %s, %s, %s. Load average before: %s.",
+		w.began.UTC().Format("2006-01-02 15:04 UTC"), w.s.rounds, fileSystem(w.dir), runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), runtime.Version(), ruby, w.load))
 	return t
 }
 
@@ -147,6 +150,21 @@ func (t *table) keep() error {
 		return errors.New("the marks of the table are missing in " + readme)
 	}
 	return os.WriteFile(readme, []byte(head+beginMark+"\n"+b.String()+endMark+tail), 0o644)
+}
+
+// fileSystem names that of a folder.
+func fileSystem(dir string) string {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return "an unknown file system"
+	}
+	if name, ok := map[int64]string{
+		unix.EXT4_SUPER_MAGIC: "ext4", unix.TMPFS_MAGIC: "tmpfs", unix.XFS_SUPER_MAGIC: "xfs",
+		unix.BTRFS_SUPER_MAGIC: "btrfs", unix.OVERLAYFS_SUPER_MAGIC: "overlayfs",
+	}[st.Type]; ok {
+		return name
+	}
+	return fmt.Sprintf("file system %#x", st.Type)
 }
 
 // loadAverage returns the three of /proc/loadavg.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -71,23 +72,31 @@ func (w *world) close() error {
 	return os.RemoveAll(w.dir)
 }
 
+// The names in a tree. The first folders are the dead ones.
+func containerID(i int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d", i))
+	return hex.EncodeToString(sum[:])
+}
+
+func service(i int) string { return fmt.Sprintf("service-%02d", i%services) }
+func logFile(f int) string { return fmt.Sprintf("app.log.%d", f) }
+
 // tree makes a tree, and a file with the IDs that live.
 func (w *world) tree(name string, total, dead, files, beside int) (dir, alive string, err error) {
 	dir = filepath.Join(w.dir, name)
 	var ids []string
 	old := time.Now().Add(-48 * time.Hour)
 	for i := range total {
-		sum := sha256.Sum256(fmt.Appendf(nil, "%d", i))
-		id := hex.EncodeToString(sum[:])
-		at := filepath.Join(dir, "acme", fmt.Sprintf("service-%02d", i%services), "containers", id)
+		id := containerID(i)
+		at := filepath.Join(dir, "acme", service(i), "containers", id)
 		if err := os.MkdirAll(at, 0o755); err != nil {
 			return "", "", err
 		}
 		for f := range files {
-			if err := os.WriteFile(filepath.Join(at, fmt.Sprintf("app.log.%d", f)), make([]byte, 2048), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(at, logFile(f)), make([]byte, 2048), 0o644); err != nil {
 				return "", "", err
 			}
-			_ = os.Chtimes(filepath.Join(at, fmt.Sprintf("app.log.%d", f)), old, old)
+			_ = os.Chtimes(filepath.Join(at, logFile(f)), old, old)
 		}
 		_ = os.Chtimes(at, old, old)
 		if i >= dead {
@@ -95,7 +104,7 @@ func (w *world) tree(name string, total, dead, files, beside int) (dir, alive st
 		}
 	}
 	for i := range beside {
-		at := filepath.Join(dir, "acme", fmt.Sprintf("service-%02d", i%services), "archive", fmt.Sprint(i/1000))
+		at := filepath.Join(dir, "acme", service(i), "archive", fmt.Sprint(i/1000))
 		if i < 1000*services/20 || i%1000 < services {
 			if err := os.MkdirAll(at, 0o755); err != nil {
 				return "", "", err
@@ -203,6 +212,12 @@ func (w *world) round(ctx context.Context, n int) error {
 		berth("berth", "/**/containers", filepath.Join(w.dir, "docker.sock")),
 		berth("berth, engine that answers at once", "/**/containers", ""),
 		berth("berth, default glob", "/*/*/containers", filepath.Join(w.dir, "docker.sock")),
+		{"floor", func(dir, _ string, scan bool) (cost, error) {
+			if scan {
+				return cost{}, nil
+			}
+			return floor(dir, runtime.NumCPU())
+		}},
 	}
 	if w.ruby != "" {
 		all = append(all, process("ruby", func(dir, alive string, scan bool) []string {
@@ -228,7 +243,9 @@ func (w *world) round(ctx context.Context, n int) error {
 			if scan {
 				what = " scan"
 			}
-			w.add(c.name+what, took)
+			if took != (cost{}) {
+				w.add(c.name+what, took)
+			}
 		}
 		left, err := filepath.Glob(dir + "/*/*/containers/*")
 		if err != nil || len(left) != folders-deadOnes {
