@@ -595,13 +595,19 @@ func (h *host) whole(b *box, dir string) error {
 	return err
 }
 
+// lives reports whether a folder's container exists, as prune.when has it.
+func (h *host) lives(b *box) bool {
+	c := h.m.containers[b.id]
+	return c != nil && (h.cfg.When == whenRemoved || !hasEnded(c))
+}
+
 // stays says why a folder must be there now, or "" if it need not.
 func (h *host) stays(b *box) string {
 	c := h.m.containers[b.id]
 	switch {
 	case !b.folder:
 		return ""
-	case c != nil && (h.cfg.When == whenRemoved || !hasEnded(c)):
+	case h.lives(b):
 		return "its container exists"
 	case b.held:
 		return "it is held"
@@ -653,7 +659,9 @@ func (h *host) peace() error {
 
 // mustGo reports whether a folder must be gone in the end.
 func (h *host) mustGo(b *box) bool {
-	if h.stays(b) != "" || b.exempt {
+	// One that was in the trash at a kill, and whose container was started then, may
+	// be back.
+	if h.stays(b) != "" || b.exempt || h.lives(b) {
 		return false
 	}
 	if id, _ := parseID(b.name); b.unseen && id.decimal() {

@@ -217,6 +217,37 @@ func TestStartedMeanwhile(t *testing.T) {
 	s.wants(false, dir)
 }
 
+// What a crash left in the trash is moved back if its container is there by then, in
+// the list or by the engine's answer alone.
+func TestMovedBackFromTheTrash(t *testing.T) {
+	for name, distort := range map[string]func(*agent.Snapshot){
+		"in the list":   nil,
+		"by its answer": func(x *agent.Snapshot) { x.Containers = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, scratch(t))
+			s.cfg.When = whenStopped
+			c := s.m.run(id("dead"), "web")
+			dir := s.folder(c.ID)
+			s.cycle()
+			s.m.exit(c.ID)
+			s.k.before = func(op, name string) error {
+				if op == "unlinkat" && name == "app.log" {
+					return unix.EIO
+				}
+				return nil
+			}
+			s.later(2 * time.Hour)
+			s.wants(true, filepath.Join(s.root, trashName, c.ID, "app.log"))
+			s.k.before, s.m.distort = nil, distort
+			c.State, c.StartedAt, c.FinishedAt = agent.StateRunning, s.clock, time.Time{}
+			s.later(time.Minute)
+			s.wants(true, filepath.Join(dir, "app.log"))
+			s.wants(false, filepath.Join(s.root, trashName))
+		})
+	}
+}
+
 // A batch that had to wait is looked at again before its folders go.
 func TestLooksGrowOld(t *testing.T) {
 	s := newStage(t, scratch(t))
