@@ -42,14 +42,15 @@ import (
 //   - short names of decimal digits need no proof (prune08, TestRules)
 //   - exempt paths (TestRules) or labels (TestSeenContainers) are forgotten
 //   - open files are not looked for (prune06)
-//   - a folder may be another one than was looked at
 //
 // Where two safeguards stand behind each other, breaking one alone does no harm here,
 // and its own test fails: mounts that are crossed, or not looked for (prune01); errors
 // of inspects, and incomplete snapshots (prune03); stopped containers, unread ones,
 // mounts into containers (TestRules); late writes (TestWrittenToLately); what cannot be
 // told (TestCannotTell); what is not moved back, or not asked for again in the trash
-// (TestArchiveRequired, TestStartedMeanwhile); a journal without room
+// (TestArchiveRequired, TestStartedMeanwhile, TestMovedBackFromTheTrash); answers and
+// looks of long ago (TestAnswersGrowOld, TestLooksGrowOld); a folder that is another one
+// than was looked at (TestReplacedByAnotherFolder); a journal without room
 // (TestJournalOfAFullDisk).
 //
 //	BERTH_PRUNE_RUNS=10000   how many runs (1,000 by default)

@@ -217,6 +217,36 @@ func TestStartedMeanwhile(t *testing.T) {
 	s.wants(false, dir)
 }
 
+// A folder that takes the place of another after that was looked at stays: when it
+// was moved to the trash, it is moved back; in the trash, it is left there.
+func TestReplacedByAnotherFolder(t *testing.T) {
+	for _, at := range []string{"renameat2", "openat2"} {
+		t.Run("before "+at, func(t *testing.T) {
+			s := newStage(t, scratch(t))
+			dir := s.folder(id("dead"))
+			s.cycle()
+			s.clock = s.clock.Add(2 * time.Hour)
+			want := dir
+			if at == "openat2" {
+				want = filepath.Join(s.root, trashName, id("dead"))
+			}
+			s.k.before = func(op, name string) error {
+				if op == at && name == id("dead") && there(want) {
+					s.k.before = nil
+					must(os.Rename(want, filepath.Join(s.dir, "aside")))
+					s.file(filepath.Join(want, "precious"), "keep")
+				}
+				return nil
+			}
+			s.cycle()
+			s.wants(true, filepath.Join(want, "precious"), filepath.Join(s.dir, "aside"))
+			if all := s.p.ledger.history; len(all) != 1 || !strings.Contains(all[0].Error, errReplaced.Error()) {
+				t.Errorf("got the journal %+v, want one deletion that was not done, and why", all)
+			}
+		})
+	}
+}
+
 // What a crash left in the trash is moved back if its container is there by then, in
 // the list or by the engine's answer alone.
 func TestMovedBackFromTheTrash(t *testing.T) {
