@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,7 +102,7 @@ func (b *batch) cut(i int) bool { return b.msgs[i].hdr.Flags&unix.MSG_TRUNC != 0
 // bytes returns the i-th datagram.
 func (b *batch) bytes(i int) []byte {
 	at := i * slotStride
-	return b.data[at : at+int(min(b.msgs[i].len, slotSize))]
+	return b.data[at : at+int(b.msgs[i].len)]
 }
 
 // place returns where the i-th datagram came from over UDP.
@@ -149,9 +150,11 @@ type receiver struct {
 	epoll, wake int // descriptors; wake is an eventfd
 	stopping    atomic.Bool
 
-	mu     sync.Mutex
-	wanted []*socket // to be read from now on
-	stale  bool      // wanted has changed
+	mu       sync.Mutex
+	wanted   []*socket // to be read from now on
+	unwanted []*socket // to be closed
+	stale    bool      // they have changed
+	ended    bool      // there is nobody to change them for
 
 	// What follows belongs to the goroutine.
 	sockets map[int32]*socket // by their descriptors
@@ -193,7 +196,14 @@ func newReceiver(cfg Config, t *atomic.Pointer[table], m *meters, port agent.Lin
 	return r, nil
 }
 
+// close closes all that there is, also what the goroutine has not taken over.
 func (r *receiver) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+	for _, s := range append(r.unwanted, r.wanted...) {
+		s.close()
+	}
 	unix.Close(r.epoll)
 	unix.Close(r.wake)
 }
@@ -208,6 +218,17 @@ func (r *receiver) watch(fd int) error {
 func (r *receiver) read(sockets []*socket) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.ended {
+		for _, s := range sockets {
+			s.close()
+		}
+		return
+	}
+	for _, s := range r.wanted {
+		if !slices.Contains(sockets, s) {
+			r.unwanted = append(r.unwanted, s)
+		}
+	}
 	r.wanted, r.stale = sockets, true
 	r.nudge()
 }
@@ -215,7 +236,11 @@ func (r *receiver) read(sockets []*socket) {
 // stop makes run read what is there, hand it on and return.
 func (r *receiver) stop() {
 	r.stopping.Store(true)
-	r.nudge()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended { // otherwise the descriptor may be another file's by now
+		r.nudge()
+	}
 }
 
 func (r *receiver) nudge() {
@@ -229,9 +254,6 @@ func (r *receiver) run() (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-		for _, s := range r.sockets {
-			s.close()
 		}
 		r.close()
 	}()
@@ -250,16 +272,25 @@ func (r *receiver) run() (err error) {
 		}
 		r.hurry = false
 		drained := r.round()
-		if drained || r.now-r.flushed > holdMost {
-			r.rewrite.out.flush()
-			r.flushed = r.now
-		}
+		r.handOn(drained)
 		r.meters.add(&r.rewrite.tally)
 		if r.measure() && drained && !r.hurry && !r.stopping.Load() {
 			r.wait()
 		}
 	}
-	return r.drain()
+	if err := r.change(); err != nil { // the last ones may have been wanted just now
+		return err
+	}
+	r.drain()
+	return nil
+}
+
+// handOn sends what has been read: if that is all, and otherwise every holdMost.
+func (r *receiver) handOn(all bool) {
+	if all || r.now-r.flushed > holdMost {
+		r.rewrite.out.flush()
+		r.flushed = r.now
+	}
 }
 
 // wait waits for more lines, or for the upstream to take those that it had no room
@@ -271,20 +302,25 @@ func (r *receiver) run() (err error) {
 // a second. Run adds a processor for this. A signal, by which the runtime asks the
 // thread to stop for the garbage collector, ends the sleep.
 func (r *receiver) wait() {
-	pause := min(r.linger, r.enough)
-	if again := r.rewrite.out.again; again > 0 {
-		pause = min(pause, again)
-	}
 	if r.now-r.yielded > yieldAfter {
 		// Before the runtime takes it for a goroutine that hogs its processor, and
 		// sends it a signal.
 		r.yielded = r.now
 		runtime.Gosched()
 	}
-	if pause > 0 {
+	if pause := r.pause(); pause > 0 {
 		ts := unix.NsecToTimespec(int64(pause))
 		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 	}
+}
+
+// pause is how long to wait for more lines.
+func (r *receiver) pause() time.Duration {
+	pause := min(r.linger, r.enough)
+	if again := r.rewrite.out.again; again > 0 {
+		pause = min(pause, again)
+	}
+	return pause
 }
 
 // poll waits until a socket has something to read. While there is much to receive
@@ -319,24 +355,22 @@ func (r *receiver) change() error {
 		return nil
 	}
 	r.stale = false
-	keep := make(map[int32]*socket)
+	for _, s := range r.unwanted {
+		// The registry has a duplicate, so that closing this one is not enough.
+		_ = unix.EpollCtl(r.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
+		s.close()
+		delete(r.sockets, int32(s.fd))
+	}
+	r.unwanted = nil
 	for _, s := range r.wanted {
-		keep[int32(s.fd)] = s
 		if r.sockets[int32(s.fd)] == s {
 			continue
 		}
 		if err := r.watch(s.fd); err != nil {
 			return err
 		}
+		r.sockets[int32(s.fd)] = s
 	}
-	for fd, s := range r.sockets {
-		if keep[fd] != s {
-			// The registry has a duplicate, so that closing this one is not enough.
-			_ = unix.EpollCtl(r.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
-			s.close()
-		}
-	}
-	r.sockets = keep
 	r.ready = r.ready[:0] // those with something to read are told again
 	return nil
 }
@@ -418,7 +452,7 @@ func (r *receiver) measure() bool {
 
 // drain reads what is there for the last time. Where the sockets are kept, what
 // arrives later waits for who reads them next.
-func (r *receiver) drain() error {
+func (r *receiver) drain() {
 	for end := time.Now().Add(drainMost); time.Now().Before(end); {
 		more := false
 		for _, s := range r.sockets {
@@ -430,5 +464,4 @@ func (r *receiver) drain() error {
 	}
 	r.rewrite.out.flush()
 	r.meters.add(&r.rewrite.tally)
-	return nil
 }
