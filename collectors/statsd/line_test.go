@@ -10,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/berthd/berth/agent"
 )
 
 // rewritten returns what becomes of a datagram, as lines, and the tally.
@@ -110,6 +113,7 @@ func TestGrammar(t *testing.T) {
 		{line: "_e{5,4:title|text", tags: "-", cid: "-"},
 		{line: "_e{99999999999999999999,1}:t|x", tags: "-", cid: "-"},
 		{line: "_e{1,99999999999999999999}:t|x", tags: "-", cid: "-"},
+		{line: "_e{18446744073709551617,1}:t|x", tags: "-", cid: "-"}, // 1<<64 + 1
 		{line: "_e{1,1}", tags: "-", cid: "-"},
 		{line: "_e{", tags: "-", cid: "-"},
 
@@ -206,9 +210,14 @@ func TestLimits(t *testing.T) {
 			{"far more", payload + 3000, 0, 1, 1},
 		} {
 			line := strings.Repeat("n", tc.size-len(":1|c")) + ":1|c"
-			got, counts := rewritten(t, &rewriter{mode: ModeTags}, payload, theOrigin(), "a:1|c\n"+line+"\nb:1|c\n")
+			o := theOrigin()
+			got, counts := rewritten(t, &rewriter{mode: ModeTags}, payload, o, "a:1|c\n"+line+"\nb:1|c\n")
 			if len(got) != int(3-tc.tooLong) || got[0] != "a:1|c|#"+added || got[len(got)-1] != "b:1|c|#"+added {
 				t.Errorf("%d: %s: got %d lines: %.50q", payload, tc.name, len(got), got)
+			}
+			if a := o.account; a.untagged.Load() != counts.untagged || a.tooLong.Load() != counts.tooLong || a.dropped() != counts.tooLong {
+				t.Errorf("%d: %s: of the sender are %d untagged, %d too long and %d dropped, want %+v",
+					payload, tc.name, a.untagged.Load(), a.tooLong.Load(), a.dropped(), counts)
 			}
 			if counts.untagged != tc.untagged-tc.tooLong || counts.tooLong != tc.tooLong {
 				t.Errorf("%d: %s: got %+v", payload, tc.name, counts)
@@ -218,6 +227,83 @@ func TestLimits(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A client's tag counts whatever the length of its key, and without a value, too.
+func TestShortKeys(t *testing.T) {
+	o := newOrigin(idOf(7), "web", []tag{{"e:prod", 1}, {"s:shop", 1}}, new(account))
+	for line, want := range map[string]string{
+		"a:1|c|#e":        "a:1|c|#s:shop,e",
+		"a:1|c|#e:":       "a:1|c|#s:shop,e:",
+		"a:1|c|#x,s:y":    "a:1|c|#e:prod,x,s:y",
+		"a:1|c|#e,s":      "a:1|c|#e,s",
+		"a:1|c|#,env,s2:": "a:1|c|#e:prod,s:shop,,env,s2:",
+	} {
+		if got, _ := rewritten(t, &rewriter{mode: ModeTags}, 1432, o, line); len(got) != 1 || got[0] != want {
+			t.Errorf("%q: got %q, want %q", line, got, want)
+		}
+	}
+}
+
+// A container may send as many lines a second as the limit; who is none has no
+// limit, as many share it.
+func TestRateLimit(t *testing.T) {
+	r := &rewriter{mode: ModeNone, limit: 2, out: newPacker(new(discard))}
+	web, host := theOrigin(), newOrigin("", sharedName, nil, new(account))
+	for i, now := range []time.Duration{time.Hour, time.Hour + time.Second} {
+		r.datagram([]byte("a:1|c\nb:1|c\nc:1|c"), false, web, now)
+		r.datagram([]byte("a:1|c\nb:1|c\nc:1|c"), false, host, now)
+		want := uint64(i + 1)
+		if got := web.account; got.lines.Load() != 3*want || got.rateLimited.Load() != want || got.dropped() != want {
+			t.Errorf("%d of %d lines were too many, want %d", got.rateLimited.Load(), got.lines.Load(), want)
+		}
+		if n := host.account.dropped(); n != 0 || r.tally.rateLimited != want {
+			t.Errorf("%d lines of the host were dropped, and %d of all", n, r.tally.rateLimited)
+		}
+	}
+}
+
+// While lines wait in the port, it is called even if there are no new ones, until
+// it says that they are gone.
+func TestPortIsCalledAgain(t *testing.T) {
+	port := &busyPort{again: time.Second}
+	p := newPacker(port)
+	p.flush()
+	if port.calls != 0 {
+		t.Error("the port was called without a line")
+	}
+	fill := func(datagrams int) {
+		for range datagrams {
+			p.room(p.payload)
+			p.data, p.lines = append(p.data, make([]byte, p.payload)...), 1
+		}
+		p.finish()
+	}
+	fill(packets) // which hands them on
+	for port.calls < 5 {
+		before := port.calls
+		if p.flush(); port.calls != before+1 {
+			t.Fatalf("the port was called %d times, want once more", port.calls)
+		}
+	}
+	port.again = 0
+	p.flush()
+	p.flush()
+	if port.calls != 6 || p.again != 0 {
+		t.Errorf("the port was called %d times, want 6", port.calls)
+	}
+}
+
+// busyPort wants to be called again.
+type busyPort struct {
+	memory
+	again time.Duration
+	calls int
+}
+
+func (b *busyPort) Send([]agent.Packet) time.Duration {
+	b.calls++
+	return b.again
 }
 
 // Malformed lines may be passed on.

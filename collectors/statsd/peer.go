@@ -115,7 +115,7 @@ func (t *table) ofCgroup(text string) *origin {
 				return o
 			}
 		}
-		end = min(begin, end-1)
+		end = begin - 1 // no digit is there
 	}
 	return t.shared
 }

@@ -69,10 +69,10 @@ func TestStopReadsAllThatIsThere(t *testing.T) {
 	if !s.isClosed() {
 		t.Error("the socket is open")
 	}
-	if r.watch(0) == nil {
+	late := open(t, "127.0.0.1")
+	if r.watch(late.fd) == nil {
 		t.Error("the epoll descriptor is open")
 	}
-	late := open(t, "127.0.0.1")
 	r.read([]*socket{late})
 	if !late.isClosed() {
 		t.Error("a socket that came too late is open")
@@ -233,6 +233,35 @@ func TestUnixSocketInAHurry(t *testing.T) {
 	}
 	if n := s.errors.Load(); n != 0 {
 		t.Errorf("got %d errors", n)
+	}
+}
+
+// As many datagrams as are told fit into a Unix socket's queue, or one more.
+func TestUnixSocketQueue(t *testing.T) {
+	o := opener{ownSockets{}, 1 << 20}
+	s, err := o.unixgram(t.Context(), filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	// Enough for what is in the queue, which is charged to the sender.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20); err != nil {
+		t.Fatalf("%v: these tests need root, with CAP_NET_ADMIN", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.address}); err != nil {
+		t.Fatal(err)
+	}
+	fit := 0
+	for ; err == nil; fit++ {
+		_, err = unix.Write(fd, []byte("a:1|c"))
+	}
+	if fit--; fit < s.queue || fit > s.queue+1 {
+		t.Errorf("%d datagrams fit, and then %v; want %d", fit, err, s.queue)
 	}
 }
 

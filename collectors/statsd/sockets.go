@@ -114,14 +114,12 @@ func (o *opener) unixgram(ctx context.Context, path string) (*socket, error) {
 }
 
 // freebind lets a socket be bound to an address that no interface has yet, as
-// that of a bridge which comes up with its first container.
-func freebind(network, _ string, raw syscall.RawConn) error {
+// that of a bridge which comes up with its first container. The option is that of
+// IPv6 as well.
+func freebind(_, _ string, raw syscall.RawConn) error {
 	var err error
 	ctlErr := raw.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
-		if err == nil && network == "udp6" {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
-		}
 	})
 	return errors.Join(ctlErr, err)
 }

@@ -2,6 +2,7 @@ package statsd
 
 import (
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 // Two containers, the host and a stranger send; each line arrives with what is
 // known of its sender.
 func TestRelay(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
 	sink := new(memory)
 	cfg := testConfig(t)
 	cfg.Tags = []string{"region:eu"}
@@ -45,6 +47,9 @@ func TestRelay(t *testing.T) {
 		if s.Lines != want {
 			t.Errorf("%s: got %d lines, want %d", s.Container, s.Lines, want)
 		}
+	}
+	if after := runtime.GOMAXPROCS(0); after != before {
+		t.Errorf("%d goroutines may run at once afterwards, want %d", after, before)
 	}
 	if !sink.closed {
 		t.Error("the port was not closed")

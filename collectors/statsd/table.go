@@ -183,7 +183,7 @@ func (r *registrar) origin(into map[string]*origin, now time.Time, cs ...*agent.
 // remember forgets the accounts of those that ended long ago.
 func (r *registrar) remember(now time.Time) {
 	for key, o := range r.known {
-		if r.origins[key] == nil && now.Sub(o.account.lastSeen) > rememberFor {
+		if now.Sub(o.account.lastSeen) > rememberFor {
 			delete(r.known, key)
 		}
 	}

@@ -50,6 +50,7 @@ func TestLookup(t *testing.T) {
 	host.NetworkMode = "host"
 	snap := snapshotOf(running(1, "web", "172.17.0.2"), six, lan, young, dead, paused, host)
 	snap.Networks = append(snap.Networks, agent.Network{ID: "macvlan", Driver: "macvlan"})
+	snap.Networks[0].Gateways = []netip.Addr{netip.MustParseAddr("172.17.0.1")}
 	snap.Node.IPv4 = netip.MustParseAddr("192.0.2.10")
 	tab := tableOf(t, snap)
 	for _, tc := range []struct {
@@ -64,6 +65,7 @@ func TestLookup(t *testing.T) {
 		{at(9, "172.30.0.2"), "young"},
 		{at(1, "172.17.0.5"), unknownName},
 		{at(1, "172.17.0.6"), "paused"},
+		{at(1, "172.17.0.1"), sharedName},
 		{at(1, "127.0.0.1"), sharedName},
 		{at(1, "127.9.9.9"), sharedName},
 		{at(1, "192.0.2.10"), sharedName},
@@ -90,7 +92,9 @@ func TestLookup_NetworksWithTheSameAddresses(t *testing.T) {
 	other := running(2, "other", "172.17.0.2")
 	other.Endpoints[0].NetworkID = "net2"
 	alone := running(3, "alone", "172.17.0.3")
-	snap := snapshotOf(running(1, "web", "172.17.0.2"), other, alone)
+	both := running(4, "both", "172.17.0.4")
+	both.Endpoints = append(both.Endpoints, agent.Endpoint{NetworkID: "net2", IPv4: both.Endpoints[0].IPv4})
+	snap := snapshotOf(running(1, "web", "172.17.0.2"), other, alone, both)
 	snap.Networks = append(snap.Networks, agent.Network{ID: "net2", Driver: "bridge", Bridge: "eth0"})
 	cfg := DefaultConfig()
 	r := newRegistrar(cfg)
@@ -102,6 +106,7 @@ func TestLookup_NetworksWithTheSameAddresses(t *testing.T) {
 	want := map[place]string{
 		at(1, "172.17.0.2"): "web", at(2, "172.17.0.2"): "other", at(0, "172.17.0.2"): unknownName,
 		at(1, "172.17.0.3"): "alone", at(2, "172.17.0.3"): unknownName, at(0, "172.17.0.3"): "alone",
+		at(1, "172.17.0.4"): "both", at(2, "172.17.0.4"): "both", at(0, "172.17.0.4"): "both",
 	}
 	for from, name := range want {
 		if got := tab.lookup(from).name; got != name {
@@ -174,7 +179,11 @@ func TestPitfall_statsd12_AnAddressThatIsUsedAgain(t *testing.T) {
 	if got := tab.byID[idOf(1)].account.lines.Load(); got != 7 {
 		t.Errorf("a container that is back has %d lines, want 7", got)
 	}
-	r.build(snapshotOf(running(2, "new", "172.17.0.2")), lo, now.Add(time.Minute))
+	r.build(snapshotOf(), lo, now.Add(time.Minute))
+	tab, _ = r.build(snapshotOf(running(2, "new", "172.17.0.2")), lo, now.Add(time.Minute))
+	if name(tab) != "new" {
+		t.Errorf("reused after a moment: got %s", name(tab))
+	}
 	tab, next = r.build(snapshotOf(running(2, "new", "172.17.0.2")), lo, now.Add(time.Minute))
 	if name(tab) != "new" {
 		t.Errorf("reused at once: got %s", name(tab))
@@ -188,6 +197,35 @@ func TestPitfall_statsd12_AnAddressThatIsUsedAgain(t *testing.T) {
 	}
 }
 
+// A table is made anew when the first of those that ended is to go, whether it had
+// an address or not.
+func TestEndedOnesGoOneByOne(t *testing.T) {
+	for _, addressed := range []bool{false, true} {
+		r := newRegistrar(DefaultConfig())
+		begin := time.Unix(1000, 0)
+		var live []*agent.Container
+		for n := range 10 {
+			addr := ""
+			if (n%2 == 0) == addressed {
+				addr = netip.AddrFrom4([4]byte{172, 17, 0, byte(n)}).String()
+			}
+			live = append(live, running(n, "web", addr))
+		}
+		now := begin
+		for ; len(live) > 0; live = live[1:] {
+			r.build(snapshotOf(live...), lo, now)
+			now = now.Add(lateFor / 20)
+		}
+		for n := range 10 {
+			want := begin.Add(time.Duration(n+1)*lateFor/20 + lateFor)
+			if _, next := r.build(snapshotOf(), lo, now); !next.Equal(want) {
+				t.Errorf("after %d of them: got %v, want %v", n, next.Sub(begin), want.Sub(begin))
+			}
+			now = want
+		}
+	}
+}
+
 // Labels that change with a new run change the tags; otherwise nothing is made
 // anew.
 func TestOriginsAreKept(t *testing.T) {
@@ -195,6 +233,10 @@ func TestOriginsAreKept(t *testing.T) {
 	now := time.Unix(0, 0)
 	one, _ := r.build(snapshotOf(running(1, "web", "172.17.0.2", serviceLabel, "a")), lo, now)
 	two, _ := r.build(snapshotOf(running(1, "web", "172.17.0.2", serviceLabel, "a")), lo, now)
+	renamed, _ := r.build(snapshotOf(running(1, "shop", "172.17.0.2", serviceLabel, "a")), lo, now)
+	if got := renamed.byID[idOf(1)].name; got != "shop" {
+		t.Errorf("after it was renamed it is %s", got)
+	}
 	three, _ := r.build(snapshotOf(running(1, "web", "172.17.0.2", serviceLabel, "b")), lo, now)
 	if one.byID[idOf(1)] != two.byID[idOf(1)] {
 		t.Error("an origin was made anew although nothing has changed")
@@ -275,12 +317,24 @@ func TestPeers(t *testing.T) {
 		}
 	}
 	// Another process with the same number is noticed when it is looked at again.
+	if used := ps.lookups; ps.find(0, tab, 0) != tab.unknown || ps.lookups != used {
+		t.Error("a process of another PID namespace was looked for")
+	}
+	if err := os.WriteFile(filepath.Join(proc.dir, "10", "stat"), []byte("10 (name) S 1 1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := newPeers(proc.dir).find(10, tab, 0).name; got != unknownName {
+		t.Errorf("got %s of a process with a short stat", got)
+	}
 	proc.put(t, "10", "200", "0::/docker/"+idOf(2)+"\n")
 	if got := ps.find(10, tab, peerFresh-1).name; got != "web" {
 		t.Errorf("got %s, want what is remembered", got)
 	}
 	if got := ps.find(10, tab, peerFresh).name; got != "calc" {
 		t.Errorf("got %s, want calc: the process is another one", got)
+	}
+	if used := ps.lookups; ps.find(10, tab, 2*peerFresh-1).name != "calc" || ps.lookups != used {
+		t.Error("a process was looked at again too soon")
 	}
 	// A new table has new origins.
 	without := tableOf(t, snapshotOf())
@@ -293,6 +347,9 @@ func TestPeers(t *testing.T) {
 	}
 	if got := ps.find(12, tab, 2*peerFresh).name; got != unknownName {
 		t.Errorf("got %s of a process that is gone", got)
+	}
+	if _, known := ps.known[12]; known {
+		t.Error("a process that is gone is remembered")
 	}
 	// Looks are rationed, and memory is bounded.
 	for pid := range int32(peersMost + 10) {

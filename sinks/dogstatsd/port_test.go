@@ -22,7 +22,7 @@ func alone(t *testing.T, cfg LineConfig) (*Port, *keeper, *agent.Health) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	health := agent.NewHealth(log)
-	cfg.Buffer = 1 << 20
+	cfg.Buffer = 64 << 20
 	l, err := NewLines(cfg, agent.Env{Log: log, Health: health})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func connection(t *testing.T) (u *upstream, open func() bool) {
 }
 
 // Each connection that a port has is closed once it is of no use, and so is one
-// that comes while the port is being closed.
+// that comes while the port is being closed. Its buffer goes, too.
 func TestConnectionsAreClosed(t *testing.T) {
 	up := listenUDP(t)
 	p, k, _ := alone(t, LineConfig{Address: up.address})
@@ -91,7 +91,11 @@ func TestConnectionsAreClosed(t *testing.T) {
 	p.next.Store(third)
 	fourth, fourthOpen := connection(t)
 	p.cancel = func() { p.next.Store(fourth) }
+	mem := p.ring.mem
 	closeNow(t, p)
+	if err := unix.Madvise(mem, unix.MADV_NORMAL); err != unix.ENOMEM {
+		t.Errorf("the buffer is mapped: got %v", err)
+	}
 	if thirdOpen() || fourthOpen() {
 		t.Errorf("after Close: the third is open: %v, the fourth: %v", thirdOpen(), fourthOpen())
 	}
@@ -155,6 +159,25 @@ func TestPauses(t *testing.T) {
 	up.read(t, 1)
 	if again := p.Send(nil); again != tryFirst {
 		t.Errorf("after it took something: got a pause of %v, want %v", again, tryFirst)
+	}
+}
+
+// A datagram that UDP refuses twice is lost, and the next one gets its two tries,
+// over the same socket.
+func TestEachDatagramIsTriedTwice(t *testing.T) {
+	up := listenUDP(t)
+	p, k, _ := alone(t, LineConfig{Address: up.address})
+	defer closeNow(t, p)
+	k.dial(t.Context())
+	p.Send(nil)
+	if err := unix.Shutdown(p.current.fd, unix.SHUT_WR); err != nil { // EPIPE from now on
+		t.Fatal(err)
+	}
+	const many = 3
+	list, _ := packets(many)
+	p.Send(list)
+	if n := p.troubles.Load(); n != 2*many || p.Stats().Failed != uint64(count(list)) || p.current == nil {
+		t.Errorf("got %d errors and %+v, want %d and the same socket", n, p.Stats(), 2*many)
 	}
 }
 
