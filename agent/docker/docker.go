@@ -340,7 +340,7 @@ func (e *Engine) Networks(ctx context.Context) ([]agent.Network, error) {
 // Inspect implements agent.Engine.
 func (e *Engine) Inspect(ctx context.Context, id string) (*agent.Container, error) {
 	c, err := e.client().ContainerInspect(ctx, id)
-	if errdefs.IsNotFound(err) {
+	if isGone(err) {
 		return nil, agent.ErrNotFound
 	}
 	if err != nil {
@@ -351,6 +351,15 @@ func (e *Engine) Inspect(ctx context.Context, id string) (*agent.Container, erro
 		return nil, e.wrap("inspect "+agent.ShortID(id), err)
 	}
 	return out, nil
+}
+
+// isGone reports whether an error is the engine's word that there is no such
+// container, on which records go and folders are deleted. The status alone is not: a
+// proxy in front of the socket, or an engine that does not know the path, says 404,
+// too. Docker says "No such container: …" (of all versions from 1.12 to 29), Podman
+// "no container with name or ID … found: no such container".
+func isGone(err error) bool {
+	return errdefs.IsNotFound(err) && strings.Contains(strings.ToLower(err.Error()), "no such container")
 }
 
 // Error is a failed call to the engine.

@@ -539,6 +539,32 @@ func TestErrors_AnswersThatAreNone(t *testing.T) {
 	}
 }
 
+// Who says 404 without a word of the container may be a proxy.
+func TestInspect_NotEveryNotFoundIsAProof(t *testing.T) {
+	for body, gone := range map[string]bool{
+		`{"message":"No such container: web"}`: true,
+		`{"cause":"no such container","message":"no container with name or ID \"web\" found: no such container","response":404}`: true,
+		`{"message":"page not found"}`: false,
+		`{"message":""}`:               false,
+		`404 page not found`:           false,
+		``:                             false,
+	} {
+		rec := &recorded{release: "20.10", api: "1.41", answer: func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, "/containers/web/json") {
+				return false
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusNotFound)
+			io.WriteString(w, body)
+			return true
+		}}
+		e := connect(t, rec.serve(t))
+		if _, err := e.Inspect(t.Context(), "web"); err == nil || errors.Is(err, agent.ErrNotFound) != gone {
+			t.Errorf("%q: got %v, want a proof of absence: %v", body, err, gone)
+		}
+	}
+}
+
 // An engine at a new socket of the same path is noticed although the connections
 // to the old one live, and until a new session begins nobody speaks to it.
 func TestEvents_ReplacedSocketEndsTheSession(t *testing.T) {
