@@ -245,6 +245,67 @@ func TestRedialBacksOff(t *testing.T) {
 	}
 }
 
+// A try to connect that fails leaves nothing open.
+func TestFailedConnectionsAreClosed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, k, health := alone(t, LineConfig{Address: path})
+	defer closeNow(t, p)
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before := descriptors()
+	const tries = 100
+	for range tries {
+		k.dial(t.Context())
+	}
+	if err := health.Err(Name); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("got the condition %v", err)
+	}
+	if more := descriptors() - before; more > tries/2 {
+		t.Errorf("after %d tries %d descriptors more are open", tries, more)
+	}
+}
+
+// A Unix socket may have more on its way than the host's default.
+func TestSendBuffer(t *testing.T) {
+	u, _ := connection(t)
+	defer unix.Close(u.fd)
+	usual, err := unix.GetsockoptInt(u.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := listenUnix(t, filepath.Join(t.TempDir(), "s"))
+	p, k, _ := alone(t, LineConfig{Address: up.address})
+	defer closeNow(t, p)
+	k.dial(t.Context())
+	p.Send(nil)
+	if got, err := unix.GetsockoptInt(p.current.fd, unix.SOL_SOCKET, unix.SO_SNDBUF); err != nil || got <= usual {
+		t.Errorf("got a buffer of %d bytes, %v, want more than %d", got, err, usual)
+	}
+}
+
+// All conditions end with the keeper.
+func TestConditionsEnd(t *testing.T) {
+	p, k, health := alone(t, LineConfig{Address: filepath.Join(t.TempDir(), "s")})
+	defer closeNow(t, p)
+	for _, name := range []string{condUpstream, condSlow} {
+		p.sink.health.Set(name, os.ErrNotExist, "")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	k.run(ctx)
+	if err := health.Err(Name); err != nil {
+		t.Errorf("got the condition %v", err)
+	}
+}
+
 // A name is looked up now and then, and what it leads to is followed.
 func TestAnotherAddressOfTheNameIsFollowed(t *testing.T) {
 	p, k, _ := alone(t, LineConfig{Address: "localhost:8125"})

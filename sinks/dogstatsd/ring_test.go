@@ -29,6 +29,24 @@ func TestRingIsFilledToTheEnd(t *testing.T) {
 	}
 }
 
+// A packet for which all others have to go begins where the ring does.
+func TestRingMakesRoomForAPacketOfItsSize(t *testing.T) {
+	r, err := newRing(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	small, whole := make([]byte, len(r.mem)/2-ringHeader), bytes.Repeat([]byte{'x'}, len(r.mem)-ringHeader)
+	r.push(agent.Packet{Data: small, Lines: 3})
+	if lost := r.push(agent.Packet{Data: whole, Lines: 1}); lost != 3 || r.lines != 1 {
+		t.Errorf("%d lines had to go, and %d are there, want 3 and 1", lost, r.lines)
+	}
+	var list [2]agent.Packet
+	if n := r.fill(list[:]); n != 1 || !bytes.Equal(list[0].Data, whole) {
+		t.Errorf("got %d packets, the first of %d bytes", n, len(list[0].Data))
+	}
+}
+
 // What a backlog has touched goes back to the host once, when it is gone; the
 // beginning, which is used next, stays.
 func TestRingGivesItsMemoryBack(t *testing.T) {
