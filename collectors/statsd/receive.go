@@ -396,10 +396,8 @@ func (r *receiver) round() bool {
 // readOnce reads one batch from a socket, and rewrites it.
 func (r *receiver) readOnce(s *socket) int {
 	t := r.table.Load()
-	if s.indexed != t.indexed && !s.unix {
-		if s.index(t.indexed) != nil {
-			s.errors.Add(1) // senders that cannot be told remain unknown
-		}
+	if s.indexed != t.indexed && !s.unix && s.index(t.indexed) != nil {
+		s.errors.Add(1) // senders that cannot be told remain unknown
 	}
 	n, errno := r.batch.receive(s.fd)
 	switch errno {

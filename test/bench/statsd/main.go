@@ -1,7 +1,7 @@
 // Command statsd measures what berth's statsd relay costs, beside the naive relay
 // in baseline and statsd_exporter's, and prints one table.
 //
-//	go run ./test/bench/statsd          # as root; eight minutes
+//	go run ./test/bench/statsd          # as root; eighteen minutes
 //	go run ./test/bench/statsd -check   # fails unless the limits hold
 //	go run ./test/bench/statsd -write   # the table also into test/bench/README.md
 //	go run ./test/bench/statsd -quick   # one round of everything, for a look
