@@ -31,12 +31,17 @@ func (p *Pruner) intend(pl *plan, jobs []*job) error {
 	for _, j := range jobs {
 		j.seq, j.planned = p.ledger.next, now
 		p.ledger.next++
-		all = append(all, Deletion{
-			Seq: j.seq, Kind: KindFolder, Path: j.path, ID: j.id, Container: pl.name(j.folder, pl.rulings[j.i]),
-			Why: pl.why(j), Planned: now, Bytes: j.survey.bytes, Files: j.survey.entries,
-		})
+		all = append(all, j.deletion(pl))
 	}
 	return p.write(all)
+}
+
+// deletion is what the journal says of a job, but for what became of it.
+func (j *job) deletion(pl *plan) Deletion {
+	return Deletion{
+		Seq: j.seq, Kind: KindFolder, Path: j.path, ID: j.id, Container: pl.name(j.folder, pl.rulings[j.i]),
+		Why: pl.why(j), Planned: j.planned, Bytes: j.survey.bytes, Files: j.survey.entries,
+	}
 }
 
 // record says what became of it.
@@ -61,10 +66,7 @@ func (p *Pruner) record(pl *plan, jobs []*job) {
 		if j.seq == 0 {
 			continue
 		}
-		d := Deletion{
-			Seq: j.seq, Kind: KindFolder, Path: j.path, ID: j.id, Container: pl.name(j.folder, pl.rulings[j.i]),
-			Why: pl.why(j), Planned: j.planned, Bytes: j.survey.bytes, Files: j.survey.entries,
-		}
+		d := j.deletion(pl)
 		if j.done {
 			d.Done = now
 		} else if j.err != nil {
