@@ -359,7 +359,7 @@ func (e *Engine) Inspect(ctx context.Context, id string) (*agent.Container, erro
 // too. Docker says "No such container: …" (of all versions from 1.12 to 29), Podman
 // "no container with name or ID … found: no such container".
 func isGone(err error) bool {
-	return errdefs.IsNotFound(err) && strings.Contains(strings.ToLower(err.Error()), "no such container")
+	return errdefs.IsNotFound(err) && saysGone(err.Error())
 }
 
 // Error is a failed call to the engine.
