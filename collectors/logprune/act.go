@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,9 +16,14 @@ import (
 
 // How much is done at once, but for tests.
 const (
-	workers    = 2 // that survey and delete: see Pruner.workers
+	workers    = 2 // batches at once: one waits for the engine while one does for the disk
 	inspectors = 8 // inspects at once
 )
+
+// askedAtOnce is how many containers the engine is asked about in one go: few enough
+// that the first answer is still fresh when the last one is there, of an engine that
+// takes milliseconds for each.
+const askedAtOnce = 256
 
 // The bounds of an answer of the engine: how long it may take; and how old it may be
 // when a folder goes by it, that is, when it is renamed into the trash. Older ones are
@@ -26,10 +33,14 @@ const (
 	answerAge    = time.Second
 )
 
-// Inspector asks the engine about one container. The error of one that does not
-// exist wraps agent.ErrNotFound. It is safe for concurrent use.
+// Inspector asks the engine about containers. It is safe for concurrent use.
 type Inspector interface {
+	// Inspect asks about one. The error of one that does not exist wraps
+	// agent.ErrNotFound.
 	Inspect(ctx context.Context, id string) (*agent.Container, error)
+	// Absent asks about many at once, each anew, and returns for each whether the
+	// engine has said that it does not exist. False is no answer.
+	Absent(ctx context.Context, ids []string) []bool
 }
 
 // Archive tells which files are not archived yet. It is asked right before their
@@ -50,6 +61,7 @@ type job struct {
 	root   int // open handle of its root
 	trash  int // of the trash of the root, or -1
 	survey survey
+	again  bool // it was surveyed again since the journal has it
 	inBin  bool // it is in the trash
 	answer answer
 	err    error
@@ -98,9 +110,49 @@ func (p *Pruner) sameWorld(pl *plan) error {
 // stopped ones, that it is as it was. It changes nothing of the jobs but their
 // answers, so that they may be worked on meanwhile.
 func (p *Pruner) ask(ctx context.Context, pl *plan, jobs []*job) {
-	p.share(jobs, p.inspectors, func() func(*job) {
-		return func(j *job) { j.answer = p.askOne(ctx, pl, j) }
-	})
+	alone := make([]*job, 0, len(jobs))
+	missing := make([]*job, 0, len(jobs))
+	for _, j := range jobs {
+		if j.rule == ruleRestore || pl.rulings[j.i].who >= 0 {
+			alone = append(alone, j)
+		} else {
+			missing = append(missing, j)
+		}
+	}
+	for part := range slices.Chunk(missing, askedAtOnce) {
+		alone = append(alone, p.askMany(ctx, part)...)
+	}
+	var next atomic.Int64
+	var asking sync.WaitGroup
+	for range min(p.inspectors, len(alone)) {
+		asking.Go(func() {
+			for n := next.Add(1); n <= int64(len(alone)); n = next.Add(1) {
+				j := alone[n-1]
+				j.answer = p.askOne(ctx, pl, j)
+			}
+		})
+	}
+	asking.Wait()
+}
+
+// askMany asks about containers that are probably gone, and returns those of which the
+// engine has not said so.
+func (p *Pruner) askMany(ctx context.Context, jobs []*job) (left []*job) {
+	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
+	defer cancel()
+	ids := make([]string, len(jobs))
+	for n, j := range jobs {
+		ids[n] = j.id
+	}
+	at := p.now()
+	for n, gone := range p.inspector.Absent(ctx, ids) {
+		if gone {
+			jobs[n].answer = answer{at: at}
+		} else {
+			left = append(left, jobs[n])
+		}
+	}
+	return left
 }
 
 func (p *Pruner) askOne(ctx context.Context, pl *plan, j *job) answer {
@@ -144,7 +196,7 @@ func (p *Pruner) believe(pl *plan, jobs []*job) {
 
 // confirm asks the engine once more, unless its answer is as good as new.
 func (p *Pruner) confirm(ctx context.Context, pl *plan, j *job) {
-	if age := p.now().Sub(j.answer.at); age >= 0 && age <= answerAge {
+	if p.recent(j.answer.at) {
 		return
 	}
 	if j.answer = p.askOne(ctx, pl, j); j.answer.err != nil {
@@ -182,21 +234,19 @@ func (p *Pruner) restore(jobs []*job) {
 
 // surveyAll looks at all trees.
 func (p *Pruner) surveyAll(ctx context.Context, pl *plan, jobs []*job) {
-	p.share(jobs, p.workers, func() func(*job) {
-		look := newSurveyor(p.k, p.cfg.Archive == archiveRequired)
-		return func(j *job) {
-			var err error
-			j.survey, err = look.look(ctx, j.dir(), j.id)
-			switch {
-			case errors.Is(err, errMountInside):
-				j.refuse(err, "unmount it: everything below a mount belongs to somebody else")
-			case err != nil:
-				j.refuse(err, "")
-			case !j.inBin:
-				p.unchanged(pl, j)
-			}
+	look := newSurveyor(p.k, p.cfg.Archive == archiveRequired)
+	for _, j := range jobs {
+		var err error
+		j.survey, err = look.look(ctx, j.dir(), j.id)
+		switch {
+		case errors.Is(err, errMountInside):
+			j.refuse(err, "unmount it: everything below a mount belongs to somebody else")
+		case err != nil:
+			j.refuse(err, "")
+		case !j.inBin:
+			p.unchanged(pl, j)
 		}
-	})
+	}
 }
 
 // dir is the open folder that a job's folder is in.
@@ -222,47 +272,35 @@ func (p *Pruner) unchanged(pl *plan, j *job) {
 
 // refuseHeld refuses folders that somebody has open, and those where that cannot be
 // told.
-func (p *Pruner) refuseHeld(pl *plan, jobs []*job) {
-	ready := open(jobs)
-	if len(ready) == 0 {
-		return
-	}
-	byDev := make(map[uint64]*wants)
-	var all []*wants
-	ours, err := readMounts(p.proc.dir + "/self/mountinfo")
-	for n, j := range ready {
-		w := byDev[j.survey.node.dev]
-		if w == nil {
-			w = &wants{dev: j.survey.node.dev, folders: make([]string, len(ready))}
-			byDev[w.dev] = w
-			all = append(all, w)
+func (p *Pruner) refuseHeld(pl *plan, jobs []*job, got *holding) {
+	for _, j := range jobs {
+		if who, held := got.holder(&j.survey, &pl.found.roots[j.folder.root], j.id, j.inBin); held {
+			p.stats.held.Add(1)
+			j.refuse(&heldError{who}, "stop it, or have it reopen its log files")
 		}
-		for _, ino := range j.survey.inodes {
-			w.inodes = append(w.inodes, inodeOf{ino, int32(n)})
-		}
-		w.folders[n] = within(ours, j.path)
 	}
-	for _, w := range all {
-		w.sort()
-	}
-	got := p.proc.look(all, livePIDs(pl.snap), false)
-	if err != nil && got.unsure == nil {
-		got.unsure = fmt.Errorf("%w: %w", errUnsure, err)
-	}
-	p.stats.held.Store(int64(len(got.trees)))
-	for n, who := range got.trees {
-		ready[n].refuse(&heldError{who}, "stop it, or have it reopen its log files")
-	}
-	if got.unsure == nil {
+	if got.unsure == nil || len(jobs) == 0 {
 		return
 	}
 	if p.cfg.CannotTell == unsureReport {
 		p.report("held", got.unsure, "prune.cannot_tell is report: deletions go on")
 		return
 	}
-	for _, j := range ready {
+	for _, j := range jobs {
 		j.refuse(got.unsure, "let berth look at /proc/PID/fd of all processes (CAP_SYS_PTRACE), or set prune.cannot_tell to report")
 	}
+}
+
+// lookOpen looks through /proc for what is open where the roots are.
+func (p *Pruner) lookOpen(pl *plan) *holding {
+	devs := make(map[uint64]bool)
+	for _, r := range pl.found.roots {
+		devs[r.node.dev] = true
+	}
+	at := p.now()
+	got := p.proc.look(devs, livePIDs(pl.snap), false)
+	got.at = at
+	return got
 }
 
 // heldError is why a folder in which a file is open stays.
@@ -332,7 +370,9 @@ func (p *Pruner) recheck(ctx context.Context, pl *plan, jobs []*job) {
 			}
 		}
 	}
-	p.refuseHeld(pl, moved)
+	if still := open(moved); len(still) > 0 {
+		p.refuseHeld(pl, still, p.lookOpen(pl))
+	}
 	if p.cfg.Archive == archiveRequired {
 		look := newSurveyor(p.k, true)
 		for _, j := range open(moved) {
@@ -340,6 +380,7 @@ func (p *Pruner) recheck(ctx context.Context, pl *plan, jobs []*job) {
 			if j.survey, err = look.look(ctx, j.dir(), j.id); err != nil {
 				j.refuse(err, "")
 			}
+			j.again = true
 		}
 		p.archived(ctx, open(moved))
 	}
@@ -364,45 +405,29 @@ func (p *Pruner) undo(jobs []*job, err error) {
 }
 
 // removeAll deletes what is in the trash, and for want of one, where it is.
-func (p *Pruner) removeAll(ctx context.Context, pl *plan, jobs []*job, pace *pace) {
-	p.share(jobs, p.workers, func() func(*job) {
-		r := newRemover(p.k, pace)
-		return func(j *job) {
-			if !j.inBin {
-				p.confirm(ctx, pl, j)
-			}
-			if ctx.Err() != nil {
-				j.refuse(ctx.Err(), "")
-			}
-			if j.err != nil {
-				return
-			}
-			before := r.files
-			err := r.remove(ctx, j.dir(), j.id, j.survey.node)
-			p.progress.files.Add(r.files - before)
-			if err != nil {
-				j.refuse(err, "")
-				return
-			}
-			j.done = true
-			p.progress.folders.Add(1)
-			p.progress.bytes.Add(j.survey.bytes)
-			p.log.Info("deleted", "folder", j.path, "container", pl.name(j.folder, pl.rulings[j.i]), "why", pl.why(j), "files", j.survey.entries, "bytes", j.survey.bytes)
+func (p *Pruner) removeAll(ctx context.Context, r *run, jobs []*job) {
+	remove := newRemover(p.k, r.pace)
+	for _, j := range jobs {
+		if !j.inBin {
+			p.confirm(ctx, r.pl, j)
 		}
-	})
-}
-
-// share has so many workers do all jobs. start makes what one worker needs.
-func (p *Pruner) share(jobs []*job, workers int, start func() func(*job)) {
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(workers, len(jobs)) {
-		wg.Go(func() {
-			do := start()
-			for n := next.Add(1); n <= int64(len(jobs)); n = next.Add(1) {
-				do(jobs[n-1])
-			}
-		})
+		if ctx.Err() != nil {
+			j.refuse(ctx.Err(), "")
+		}
+		if j.err != nil {
+			continue
+		}
+		before := remove.files
+		err := remove.remove(ctx, j.dir(), j.id, &j.survey)
+		p.progress.files.Add(remove.files - before)
+		if err != nil {
+			j.refuse(err, "")
+			continue
+		}
+		j.done = true
+		p.progress.folders.Add(1)
+		p.progress.bytes.Add(j.survey.bytes)
+		p.log.LogAttrs(ctx, slog.LevelInfo, "deleted", slog.String("folder", j.path), slog.String("container", r.pl.name(j.folder, r.pl.rulings[j.i])),
+			slog.String("why", r.pl.why(j)), slog.Int64("files", j.survey.entries), slog.Int64("bytes", j.survey.bytes))
 	}
-	wg.Wait()
 }

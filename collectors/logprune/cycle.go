@@ -58,7 +58,7 @@ func (p *Pruner) look(ctx context.Context, snap *agent.Snapshot, blocked error, 
 	found, err := find(ctx, p.k, p.patterns, func(id containerID) bool {
 		i, ok := x[id]
 		return ok && (p.cfg.When != whenStopped || !hasEnded(snap.Containers[i]))
-	}, expect+expect/16)
+	}, expect+expect/16, p.workers)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,8 @@ func (p *Pruner) execute(ctx context.Context, pl *plan) {
 	if full {
 		pace = newPace(0)
 	}
-	err := p.actAll(ctx, pl, now, pace)
+	r := p.newRun(pl, pace)
+	err := p.actAll(ctx, r, now)
 	for batch := range slices.Chunk(pressed, pressedBatch) {
 		if err != nil {
 			break
@@ -141,7 +142,7 @@ func (p *Pruner) execute(ctx context.Context, pl *plan) {
 			continue
 		}
 		p.progress.total.Add(int64(len(batch)))
-		err = p.act(ctx, pl, batch, pace)
+		err = p.act(ctx, r, batch)
 	}
 	p.flush()
 	if err != nil && ctx.Err() == nil {

@@ -147,6 +147,9 @@ func newHost(dir string, seed uint64, workers int) *host {
 		h.file(h.path(f), "precious")
 	}
 	h.m = newModel(h.path("docker"), func() time.Time { return h.clock })
+	if h.chance(3) {
+		h.m.cut = 1 + h.rng.IntN(3)
+	}
 	h.proc = newFakeProc(h.path("proc"))
 	h.cfg = DefaultConfig()
 	h.cfg.Enabled = true

@@ -1,12 +1,15 @@
 package logprune
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,15 +58,22 @@ const (
 	maxStrangers = 1000
 	maxErrors    = 20
 	maxPassed    = 1 << 16
+	maxExpected  = 1 << 17
 )
 
 // path returns where a folder is.
 func (f *found) path(i int) string {
 	c := &f.folders[i]
-	if c.trash {
-		return path.Join(f.roots[c.root].path, trashName, c.id.String())
+	return f.roots[c.root].below(c.id.String(), c.trash)
+}
+
+// below returns the path of a name in a root, or in its trash.
+func (r *rootDir) below(name string, inBin bool) string {
+	dir := strings.TrimSuffix(r.path, "/") + "/"
+	if inBin {
+		return dir + trashName + "/" + name
 	}
-	return path.Join(f.roots[c.root].path, c.id.String())
+	return dir + name
 }
 
 // pattern is a glob of roots, in parts: "/var/log/*/*/containers" is the fixed
@@ -105,39 +115,67 @@ func parsePattern(glob string) (pattern, error) {
 
 // finder looks for folders. It is used by one goroutine.
 type finder struct {
-	k       kernel
-	lives   func(containerID) bool // these need no closer look
-	buf     []byte
-	out     found
-	visited map[node]bool
+	k     kernel
+	lives func(containerID) bool // these need no closer look
+	buf   []byte
+	out   found
 }
 
-// find scans all patterns, and expects about so many folders. Folders that cannot be
-// read are noted, and hold up nothing else.
-func find(ctx context.Context, k kernel, patterns []pattern, lives func(containerID) bool, expect int) (*found, error) {
-	f := &finder{k: k, lives: lives, buf: make([]byte, 64<<10), visited: make(map[node]bool)}
-	f.out.folders = make([]folder, 0, expect)
+// find scans all patterns, and expects about so many folders. So many walkers follow the
+// patterns at once. Folders that cannot be read are noted, and hold up nothing else.
+func find(ctx context.Context, k kernel, patterns []pattern, lives func(containerID) bool, expect, walkers int) (*found, error) {
+	f := &finder{k: k, lives: lives, buf: make([]byte, 64<<10)}
 	f.out.usage = make(map[uint64]usage)
+	w := &walker{k: k, buf: f.buf, walkers: walkers}
 	for _, p := range patterns {
-		fd, err := k.openat2(unix.AT_FDCWD, p.fixed, &unix.OpenHow{Flags: openFlags, Resolve: onTheWay})
-		switch {
-		case errors.Is(err, unix.ENOENT):
-			f.pass(existing(p.fixed))
-			continue
-		case errors.Is(err, unix.ELOOP):
-			f.fail(p.fixed, errors.New("there is a symbolic link in it: write the path that it leads to"))
-			continue
-		case err != nil:
-			f.fail(p.fixed, err)
-			continue
+		if err := w.follow(ctx, p); err != nil {
+			return nil, err
 		}
-		err = f.descend(ctx, fd, p.fixed, p.parts, 0)
-		k.close(fd)
-		if err != nil {
+	}
+	f.out.passed, f.out.errs = w.passed, w.errs
+	// At once, because growing needs twice the memory for a moment.
+	f.out.folders = make([]folder, 0, max(expect, min(w.expect, maxExpected)))
+	visited := make(map[node]bool)
+	for _, r := range w.roots {
+		if visited[r.node] {
+			continue // two patterns match it
+		}
+		visited[r.node] = true
+		if err := f.root(ctx, r); err != nil {
 			return nil, err
 		}
 	}
 	return &f.out, nil
+}
+
+// walker follows patterns to roots. It is used by one goroutine, and may have others of
+// its own.
+type walker struct {
+	k       kernel
+	buf     []byte
+	walkers int
+	roots   []rootDir
+	passed  []string
+	errs    []error
+	expect  int // folders in the roots, as many as the file system says
+}
+
+// follow finds the roots of a pattern. Only ctx's end is an error.
+func (w *walker) follow(ctx context.Context, p pattern) error {
+	fd, err := w.k.openat2(unix.AT_FDCWD, p.fixed, onTheWay)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		w.pass(existing(p.fixed))
+		return nil
+	case errors.Is(err, unix.ELOOP):
+		w.fail(p.fixed, errors.New("there is a symbolic link in it: write the path that it leads to"))
+		return nil
+	case err != nil:
+		w.fail(p.fixed, err)
+		return nil
+	}
+	defer w.k.close(fd)
+	return w.descend(ctx, fd, p.fixed, p.parts, 0)
 }
 
 // existing returns the deepest folder that is there, which the missing one will
@@ -150,61 +188,71 @@ func existing(dir string) string {
 	return dir
 }
 
-func (f *finder) fail(what string, err error) {
-	if len(f.out.errs) < maxErrors {
-		f.out.errs = append(f.out.errs, fmt.Errorf("%s: %w", what, err))
+// failed adds an error to those of a scan, of which not all are kept.
+func failed(errs []error, what string, err error) []error {
+	if len(errs) < maxErrors {
+		errs = append(errs, fmt.Errorf("%s: %w", what, err))
 	}
+	return errs
 }
 
-func (f *finder) pass(dir string) {
-	if len(f.out.passed) < maxPassed {
-		f.out.passed = append(f.out.passed, dir)
+func (w *walker) fail(what string, err error) { w.errs = failed(w.errs, what, err) }
+
+func (w *walker) pass(dir string) {
+	if len(w.passed) < maxPassed {
+		w.passed = append(w.passed, dir)
 	}
 }
 
 // descend follows the parts of a pattern from an open folder. Only ctx's end is an
 // error.
-func (f *finder) descend(ctx context.Context, dir int, at string, parts []string, depth int) error {
+func (w *walker) descend(ctx context.Context, dir int, at string, parts []string, depth int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if len(parts) == 0 {
-		return f.root(ctx, dir, at)
+		st, err := w.k.statx(dir, "", unix.AT_EMPTY_PATH)
+		if err != nil {
+			w.fail(at, err)
+			return nil
+		}
+		w.roots = append(w.roots, rootDir{at, nodeOf(&st)})
+		w.expect += max(int(st.Nlink)-2, 0) // each folder in it has a link to it, on most
+		return nil
 	}
-	f.pass(at)
+	w.pass(at)
 	part, rest := parts[0], parts[1:]
 	if part == anyDepth {
-		if err := f.descend(ctx, dir, at, rest, depth); err != nil {
+		if err := w.descend(ctx, dir, at, rest, depth); err != nil {
 			return err
 		}
 		if depth >= maxDepth {
-			f.fail(at, errors.New("it is too deep"))
+			w.fail(at, errors.New("it is too deep"))
 			return nil
 		}
-		if err := f.k.rewind(dir); err != nil {
-			f.fail(at, err)
+		if err := w.k.rewind(dir); err != nil {
+			w.fail(at, err)
 			return nil
 		}
-		return f.children(ctx, dir, at, anyDepth, below, func(fd int, name string) error {
-			return f.descend(ctx, fd, path.Join(at, name), parts, depth+1)
+		return w.children(ctx, dir, at, anyDepth, below, func(w *walker, fd int, name string) error {
+			return w.descend(ctx, fd, path.Join(at, name), parts, depth+1)
 		})
+	}
+	then := func(w *walker, fd int, name string) error {
+		return w.descend(ctx, fd, path.Join(at, name), rest, depth)
 	}
 	if !strings.ContainsAny(part, `*?[\`) {
-		return f.enter(dir, at, part, onTheWay, func(fd int, name string) error {
-			return f.descend(ctx, fd, path.Join(at, name), rest, depth)
-		})
+		return w.enter(dir, at, part, onTheWay, then)
 	}
-	return f.children(ctx, dir, at, part, onTheWay, func(fd int, name string) error {
-		return f.descend(ctx, fd, path.Join(at, name), rest, depth)
-	})
+	return w.children(ctx, dir, at, part, onTheWay, then)
 }
 
 // children enters the folders in dir that match a pattern, or all but those of
 // containers for anyDepth. As in a shell, "*" does not match names that begin with a
 // dot.
-func (f *finder) children(ctx context.Context, dir int, at, match string, resolve uint64, enter func(int, string) error) error {
+func (w *walker) children(ctx context.Context, dir int, at, match string, resolve uint64, enter func(*walker, int, string) error) error {
 	var names []string
-	err := readAll(f.k, dir, f.buf, func(e entry) error {
+	err := readAll(w.k, dir, w.buf, func(e entry) error {
 		if e.kind != unix.DT_DIR && e.kind != unix.DT_UNKNOWN || e.name[0] == '.' && match[0] != '.' {
 			return nil
 		}
@@ -223,54 +271,97 @@ func (f *finder) children(ctx context.Context, dir int, at, match string, resolv
 		return nil
 	})
 	if err != nil {
-		f.fail(at, err)
+		w.fail(at, err)
+	}
+	if w.walkers > 1 && len(names) > w.walkers {
+		return w.split(ctx, names, func(w *walker, name string) error { return w.enter(dir, at, name, resolve, enter) })
 	}
 	for _, name := range names {
-		if err := f.enter(dir, at, name, resolve, enter); err != nil {
+		if err := w.enter(dir, at, name, resolve, enter); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
 }
 
+// split has several walkers enter the names, and takes over what they have found in the
+// order of these.
+func (w *walker) split(ctx context.Context, names []string, enter func(*walker, string) error) error {
+	found := make([]walker, len(names))
+	errs := make([]error, len(names))
+	var next atomic.Int64
+	var walking sync.WaitGroup
+	for range w.walkers {
+		walking.Go(func() {
+			buf := make([]byte, len(w.buf))
+			for n := next.Add(1); n <= int64(len(names)); n = next.Add(1) {
+				one := &found[n-1]
+				one.k, one.buf = w.k, buf
+				errs[n-1] = enter(one, names[n-1])
+			}
+		})
+	}
+	walking.Wait()
+	for i := range found {
+		w.roots = append(w.roots, found[i].roots...)
+		w.expect += found[i].expect
+		for _, dir := range found[i].passed {
+			w.pass(dir)
+		}
+		w.errs = append(w.errs, found[i].errs[:min(len(found[i].errs), maxErrors-len(w.errs))]...)
+	}
+	return cmp.Or(errors.Join(errs...), ctx.Err())
+}
+
 // enter opens one folder for then. One that is not there, or no real folder, is
 // no trouble.
-func (f *finder) enter(dir int, at, name string, resolve uint64, then func(int, string) error) error {
-	fd, err := f.k.openat2(dir, name, &unix.OpenHow{Flags: openFlags, Resolve: resolve})
+func (w *walker) enter(dir int, at, name string, resolve uint64, then func(*walker, int, string) error) error {
+	fd, err := w.k.openat2(dir, name, resolve)
 	switch {
 	case err == nil:
-		defer f.k.close(fd)
-		return then(fd, name)
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
-	default:
-		f.fail(path.Join(at, name), err)
+		defer w.k.close(fd)
+		return then(w, fd, name)
+	case !isNoFolder(err):
+		w.fail(path.Join(at, name), err)
 	}
 	return nil
 }
 
-// root notes what is in a root.
-func (f *finder) root(ctx context.Context, dir int, at string) error {
-	var st unix.Statx_t
-	if err := f.k.statx(dir, "", unix.AT_EMPTY_PATH, wanted, &st); err != nil {
-		f.fail(at, err)
+// isNoFolder reports whether an error of openat2 says that there is no real folder, or
+// none that may be entered.
+func isNoFolder(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EXDEV)
+}
+
+func (f *finder) fail(what string, err error) { f.out.errs = failed(f.out.errs, what, err) }
+
+// root notes what is in a root, and in its trash. Only ctx's end is an error.
+func (f *finder) root(ctx context.Context, r rootDir) error {
+	dir, err := openRoot(f.k, r)
+	if err != nil {
+		if !isNoFolder(err) && !errors.Is(err, errReplaced) { // the next scan sees what is there then
+			f.fail(r.path, err)
+		}
 		return nil
 	}
-	if n := nodeOf(&st); f.visited[n] {
-		return nil // two patterns match it
-	} else {
-		f.visited[n] = true
-		f.measure(dir, at, n.dev)
-		f.out.roots = append(f.out.roots, rootDir{at, n})
-	}
-	trash, err := f.folders(ctx, dir, at, false)
+	defer f.k.close(dir)
+	f.measure(dir, r.path, r.node.dev)
+	f.out.roots = append(f.out.roots, r)
+	trash, err := f.folders(ctx, dir, r.path, false)
 	if err != nil || !trash {
 		return err
 	}
 	f.out.bins = append(f.out.bins, int32(len(f.out.roots)-1))
-	return f.enter(dir, at, trashName, below, func(fd int, _ string) error {
-		_, err := f.folders(ctx, fd, path.Join(at, trashName), true)
-		return err
-	})
+	bin, err := openBelow(f.k, dir, trashName)
+	if err != nil {
+		if !isNoFolder(err) {
+			f.fail(path.Join(r.path, trashName), err)
+		}
+		return nil
+	}
+	defer f.k.close(bin)
+	_, err = f.folders(ctx, bin, path.Join(r.path, trashName), true)
+	return err
 }
 
 // measure notes how full a file system is, once for each.
@@ -310,9 +401,9 @@ func (f *finder) folders(ctx context.Context, dir int, at string, inTrash bool) 
 		}
 		c := folder{id: id, root: root, trash: inTrash}
 		if !f.lives(id) || e.kind == unix.DT_UNKNOWN {
-			var st unix.Statx_t
 			name := string(e.name)
-			switch err := f.k.statx(dir, name, statFlags, wanted, &st); {
+			st, err := f.k.statx(dir, name, statFlags)
+			switch {
 			case errors.Is(err, unix.ENOENT):
 				return nil
 			case err != nil:

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,39 +30,53 @@ type lost struct {
 	bytes int64
 }
 
-// wants are the files that a look through /proc is for.
-type wants struct {
-	dev    uint64
-	inodes []inodeOf // sorted by ino
-	// folders are the paths within the file system of what may be mounted
-	// elsewhere: see mounts.
-	folders []string
-}
-
-// inodeOf says which tree a file belongs to.
-type inodeOf struct {
-	ino  uint64
-	tree int32
-}
-
-func (w *wants) sort() {
-	slices.SortFunc(w.inodes, func(a, b inodeOf) int { return cmp.Compare(a.ino, b.ino) })
-}
-
-// tree returns the tree that a file is in, or -1.
-func (w *wants) tree(ino uint64) int32 {
-	i, ok := slices.BinarySearchFunc(w.inodes, ino, func(e inodeOf, ino uint64) int { return cmp.Compare(e.ino, ino) })
-	if !ok {
-		return -1
-	}
-	return w.inodes[i].tree
-}
-
 // holding is what a look through /proc has found.
 type holding struct {
-	trees  map[int32]holder // by the number in inodeOf
-	unsure error            // why some process could not be looked at
-	lost   []lost           // largest first
+	at     time.Time
+	open   map[node]int // the process that has a file open
+	mounts []mounted    // that are not there for this process, by dev and root
+	own    []mount      // those of this process
+	unsure error        // why some process could not be looked at
+	lost   []lost       // largest first
+	dir    string       // /proc
+}
+
+// mounted is a mount in the mount namespace of a process.
+type mounted struct {
+	mount
+	pid int
+}
+
+// holder returns who has a file of a tree open, or the folder of it, or has something of
+// it mounted. The tree has this name in a root, or in its trash.
+func (h *holding) holder(s *survey, root *rootDir, name string, inBin bool) (who holder, held bool) {
+	if len(h.open) > 0 {
+		for _, ino := range s.inodes {
+			if pid, ok := h.open[node{s.node.dev, ino}]; ok {
+				return h.process(pid), true
+			}
+		}
+	}
+	if len(h.mounts) == 0 {
+		return who, false
+	}
+	folder := within(h.own, root.below(name, inBin))
+	if folder == "" {
+		return who, false
+	}
+	for _, from := range []string{folder, folder + "/"} {
+		i, _ := slices.BinarySearchFunc(h.mounts, mounted{mount: mount{dev: s.node.dev, root: from}}, byRoot)
+		if i < len(h.mounts) && h.mounts[i].dev == s.node.dev && inside(h.mounts[i].root, folder) {
+			return h.process(h.mounts[i].pid), true
+		}
+	}
+	return who, false
+}
+
+func byRoot(a, b mounted) int { return cmp.Or(cmp.Compare(a.dev, b.dev), cmp.Compare(a.root, b.root)) }
+
+func (h *holding) process(pid int) holder {
+	return holder{pid, processName(filepath.Join(h.dir, strconv.Itoa(pid)))}
 }
 
 // errUnsure is why it cannot be told whether a file is open.
@@ -73,24 +88,29 @@ type proc struct {
 	k   kernel
 }
 
-// look finds who has one of the wanted files open, or as its folder, or mounted
-// in a mount namespace of its own. It looks at inodes, because the path of an open
+// look finds what processes have open on some devices, or as their folder, or mounted
+// in a mount namespace of their own. It looks at inodes, because the path of an open
 // file of a container is one inside of it. pids are those of live containers, which
 // must be visible: otherwise /proc is that of another PID namespace.
-func (p proc) look(all []*wants, pids []int, wantLost bool) holding {
-	out := holding{trees: make(map[int32]holder)}
+func (p proc) look(devs map[uint64]bool, pids []int, wantLost bool) *holding {
+	l := &procLook{
+		proc: p, devs: devs, wantLost: wantLost, buf: make([]byte, 32<<10), spaces: make(map[string]bool),
+		out: &holding{open: make(map[node]int), dir: p.dir},
+	}
+	out := l.out
 	names, err := readNames(p.dir)
+	if err == nil {
+		out.own, err = readMounts(p.dir + "/self/mountinfo")
+	}
 	if err != nil {
 		out.unsure = fmt.Errorf("%w: %w", errUnsure, err)
 		return out
 	}
 	self := strconv.Itoa(os.Getpid())
-	spaces := make(map[string]bool)
 	if own, err := os.Readlink(filepath.Join(p.dir, self, "ns/mnt")); err == nil {
-		spaces[own] = true // what is mounted here, the survey sees
+		l.spaces[own] = true // what is mounted here, the survey sees
 	}
 	visible := make(map[int]bool)
-	buf := make([]byte, 32<<10)
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil {
@@ -100,7 +120,7 @@ func (p proc) look(all []*wants, pids []int, wantLost bool) holding {
 		if name == self {
 			continue // the handles that deleting needs
 		}
-		if err := p.process(pid, buf, all, wantLost, spaces, &out); err != nil && out.unsure == nil {
+		if err := l.process(pid); err != nil && out.unsure == nil {
 			out.unsure = fmt.Errorf("%w: process %d: %w", errUnsure, pid, err)
 		}
 	}
@@ -108,9 +128,20 @@ func (p proc) look(all []*wants, pids []int, wantLost bool) holding {
 	if len(pids) > 0 && !slices.ContainsFunc(pids, func(pid int) bool { return visible[pid] }) {
 		out.unsure = fmt.Errorf("%w: no process of a container is in %s: berth runs in a PID namespace of its own", errUnsure, p.dir)
 	}
+	slices.SortFunc(out.mounts, byRoot)
 	slices.SortFunc(out.lost, func(a, b lost) int { return cmp.Compare(b.bytes, a.bytes) })
 	out.lost = slices.CompactFunc(out.lost, func(a, b lost) bool { return a.node == b.node })
 	return out
+}
+
+// procLook is one look on its way.
+type procLook struct {
+	proc
+	devs     map[uint64]bool
+	wantLost bool
+	buf      []byte
+	spaces   map[string]bool // mount namespaces that were looked at
+	out      *holding
 }
 
 // ended reports whether an error means that a process is no more.
@@ -120,15 +151,15 @@ func ended(err error) bool {
 
 // process looks at one process, through handles of its folders: the path of each of
 // thousands of open files would be followed from / on.
-func (p proc) process(pid int, buf []byte, all []*wants, wantLost bool, spaces map[string]bool, out *holding) error {
-	dir := filepath.Join(p.dir, strconv.Itoa(pid))
+func (l *procLook) process(pid int) error {
+	dir := filepath.Join(l.dir, strconv.Itoa(pid))
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
-		defer p.k.close(fd)
-		err = p.opened(fd, pid, dir, buf, all, wantLost, out)
+		defer l.k.close(fd)
+		err = l.opened(fd, pid)
 	}
 	if err == nil {
-		err = p.mounts(pid, dir, all, spaces, out)
+		err = l.mounts(pid, dir)
 	}
 	if ended(err) {
 		return nil
@@ -137,74 +168,62 @@ func (p proc) process(pid int, buf []byte, all []*wants, wantLost bool, spaces m
 }
 
 // opened looks at what a process has open.
-func (p proc) opened(process, pid int, dir string, buf []byte, all []*wants, wantLost bool, out *holding) error {
+func (l *procLook) opened(process, pid int) error {
 	fds, err := unix.Openat(process, "fd", unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer p.k.close(fds)
+	defer l.k.close(fds)
 	some := false
-	look := func(at int, name string) error {
-		var st unix.Statx_t
-		// A network file system that hangs must not hang this: what the kernel
-		// remembers will do.
-		err := p.k.statx(at, name, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, wanted, &st)
-		if err != nil {
-			if ended(err) { // it was closed
-				return nil
-			}
-			return err
-		}
-		n := nodeOf(&st)
-		for _, w := range all {
-			if w.dev != n.dev {
-				continue
-			}
-			if i := w.tree(n.ino); i >= 0 {
-				out.trees[i] = holder{pid, processName(dir)}
-			}
-		}
-		if wantLost && st.Nlink == 0 && st.Blocks > 0 && st.Mode&unix.S_IFMT == unix.S_IFREG {
-			out.lost = append(out.lost, lost{holder{pid, processName(dir)}, n, int64(st.Blocks) * 512})
-		}
-		return nil
-	}
-	err = readAll(p.k, fds, buf, func(e entry) error {
+	err = readAll(l.k, fds, l.buf, func(e entry) error {
 		some = true
-		return look(fds, string(e.name))
+		return l.file(fds, string(e.name), pid)
 	})
 	if err != nil || !some { // a kernel thread has none open, and nothing else either
 		return err
 	}
-	return errors.Join(look(process, "cwd"), look(process, "root"))
+	return errors.Join(l.file(process, "cwd", pid), l.file(process, "root", pid))
 }
 
-// mounts looks for wanted folders among the mounts of a process's mount namespace,
-// each namespace once: a container that the engine forgot may have its folder
-// mounted and no file of it open.
-func (p proc) mounts(pid int, dir string, all []*wants, spaces map[string]bool, out *holding) error {
+// file looks at one thing that a process has open.
+func (l *procLook) file(at int, name string, pid int) error {
+	// A network file system that hangs must not hang this: what the kernel
+	// remembers will do.
+	st, err := l.k.statx(at, name, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT)
+	if ended(err) { // it was closed
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n := nodeOf(&st)
+	if l.devs[n.dev] {
+		l.out.open[n] = pid
+	}
+	if l.wantLost && st.Nlink == 0 && st.Blocks > 0 && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		l.out.lost = append(l.out.lost, lost{l.out.process(pid), n, int64(st.Blocks) * 512})
+	}
+	return nil
+}
+
+// mounts looks at the mounts of a process's mount namespace, each namespace once: a
+// container that the engine forgot may have its folder mounted and no file of it open.
+func (l *procLook) mounts(pid int, dir string) error {
 	space, err := os.Readlink(dir + "/ns/mnt")
 	if err != nil {
 		return err
 	}
-	if spaces[space] {
+	if l.spaces[space] {
 		return nil
 	}
-	spaces[space] = true
+	l.spaces[space] = true
 	list, err := readMounts(dir + "/mountinfo")
 	if err != nil {
 		return err
 	}
 	for _, m := range list {
-		for _, w := range all {
-			if m.dev != w.dev || m.root == "/" {
-				continue
-			}
-			for i, folder := range w.folders {
-				if folder != "" && inside(m.root, folder) {
-					out.trees[int32(i)] = holder{pid, processName(dir)}
-				}
-			}
+		if l.devs[m.dev] && m.root != "/" {
+			l.out.mounts = append(l.out.mounts, mounted{m, pid})
 		}
 	}
 	return nil

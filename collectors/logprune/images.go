@@ -285,7 +285,7 @@ func (p *Pruner) remove(ctx context.Context, d Deletion, remove func(context.Con
 	p.mu.Lock()
 	d.Seq, d.Planned = p.ledger.next, p.now().UTC()
 	p.ledger.next++
-	err := p.write([]Deletion{d})
+	err := p.write(record{Deletions: []Deletion{d}})
 	p.mu.Unlock()
 	if err != nil {
 		return err

@@ -3,6 +3,8 @@ package logprune
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,10 +14,10 @@ import (
 // open of a root. Tests put one in its place that fails, or that changes the tree
 // between two calls.
 type kernel interface {
-	openat2(dir int, name string, how *unix.OpenHow) (int, error)
+	openat2(dir int, name string, resolve uint64) (int, error) // a folder, for reading
 	getdents(dir int, buf []byte) (int, error)
 	rewind(dir int) error
-	statx(dir int, name string, flags, mask int, st *unix.Statx_t) error
+	statx(dir int, name string, flags int) (unix.Statx_t, error) // with what is in wanted
 	statfs(dir int, st *unix.Statfs_t) error
 	unlinkat(dir int, name string, flags int) error
 	mkdirat(dir int, name string, mode uint32) error
@@ -23,14 +25,37 @@ type kernel interface {
 	close(fd int)
 }
 
-// linux is the real one.
+// linux is the real one. The calls that are made for each file allocate nothing.
 type linux struct{}
 
-func (linux) openat2(dir int, name string, how *unix.OpenHow) (int, error) {
+// nameBuffer has room for the longest name in a folder and the zero after it. On the
+// stack of who calls the kernel, it saves what unix.BytePtrFromString allocates.
+type nameBuffer [256]byte
+
+func (b *nameBuffer) of(name string) (*byte, error) {
+	if len(name) >= len(b) {
+		return nil, unix.ENAMETOOLONG
+	}
+	if strings.IndexByte(name, 0) >= 0 {
+		return nil, unix.EINVAL
+	}
+	copy(b[:], name)
+	return &b[0], nil
+}
+
+func errorOf(errno unix.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
+}
+
+func (linux) openat2(dir int, name string, resolve uint64) (int, error) {
+	how := unix.OpenHow{Flags: openFlags, Resolve: resolve}
 	for range 100 {
 		// EAGAIN: a rename elsewhere made the kernel's own check inconclusive
 		// (openat2(2)).
-		fd, err := unix.Openat2(dir, name, how)
+		fd, err := unix.Openat2(dir, name, &how)
 		if err != unix.EINTR && err != unix.EAGAIN {
 			return fd, err
 		}
@@ -52,14 +77,26 @@ func (linux) rewind(dir int) error {
 	return err
 }
 
-func (linux) statx(dir int, name string, flags, mask int, st *unix.Statx_t) error {
-	return unix.Statx(dir, name, flags, mask, st)
+func (linux) statx(dir int, name string, flags int) (st unix.Statx_t, err error) {
+	var b nameBuffer
+	p, err := b.of(name)
+	if err != nil {
+		return st, err
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(p)), uintptr(flags), wanted, uintptr(unsafe.Pointer(&st)), 0)
+	return st, errorOf(errno)
 }
 
 func (linux) statfs(dir int, st *unix.Statfs_t) error { return unix.Fstatfs(dir, st) }
 
 func (linux) unlinkat(dir int, name string, flags int) error {
-	return unix.Unlinkat(dir, name, flags)
+	var b nameBuffer
+	p, err := b.of(name)
+	if err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall(unix.SYS_UNLINKAT, uintptr(dir), uintptr(unsafe.Pointer(p)), uintptr(flags))
+	return errorOf(errno)
 }
 
 func (linux) mkdirat(dir int, name string, mode uint32) error {
@@ -85,7 +122,7 @@ const (
 
 // openBelow opens a folder for reading, below another and on the same mount.
 func openBelow(k kernel, dir int, name string) (int, error) {
-	return k.openat2(dir, name, &unix.OpenHow{Flags: openFlags, Resolve: below})
+	return k.openat2(dir, name, below)
 }
 
 // errNoOpenat2 is why nothing is deleted on an old kernel, or behind a filter of
@@ -94,13 +131,13 @@ var errNoOpenat2 = errors.New("this kernel has no openat2 (Linux 5.6), or a filt
 
 // probe asks whether the kernel can do what safety needs.
 func probe(k kernel) error {
-	fd, err := k.openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: openFlags, Resolve: onTheWay})
+	fd, err := k.openat2(unix.AT_FDCWD, "/", onTheWay)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoOpenat2, err)
 	}
 	defer k.close(fd)
-	var st unix.Statx_t
-	if err := k.statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st); err != nil {
+	st, err := k.statx(fd, "", unix.AT_EMPTY_PATH)
+	if err != nil {
 		return fmt.Errorf("ask for the state of /: %w", err)
 	}
 	// Linux 5.8; with openat2 alone, mounts on files would not be seen.

@@ -1,11 +1,14 @@
 package logprune
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,8 +56,87 @@ const ledgerVersion = 1
 // record is one entry of the journal.
 type record struct {
 	Engine    *engineMark `json:"engine,omitempty"` // was accepted
+	Planned   []planned   `json:"p,omitempty"`      // folders that are about to be deleted
 	Deletions []Deletion  `json:"d,omitempty"`      // planned or finished, by Seq
+	Done      []span      `json:"done,omitempty"`   // finished just as they were planned
 }
+
+// planned is deletions of folders with consecutive numbers, which are in one folder and
+// go for one reason. It says in a third of the bytes what as many Deletions would.
+type planned struct {
+	First uint64    `json:"first"`
+	Dir   string    `json:"dir"`
+	Why   string    `json:"why"`
+	At    time.Time `json:"at"`
+	IDs   []string  `json:"ids"`
+	Names []string  `json:"names,omitempty"` // of the containers; nil where none is known
+	Bytes []int64   `json:"bytes"`
+	Files []int64   `json:"files"`
+}
+
+// plan adds one, which may be done so.
+func (r *record) plan(d *Deletion) {
+	dir, name := path.Split(d.Path)
+	dir = strings.TrimSuffix(dir, "/")
+	n := len(r.Planned) - 1
+	if n < 0 || !r.Planned[n].fits(d, dir) {
+		r.Planned = append(r.Planned, planned{First: d.Seq, Dir: dir, Why: d.Why, At: d.Planned})
+		n++
+	}
+	p := &r.Planned[n]
+	p.IDs, p.Bytes, p.Files = append(p.IDs, name), append(p.Bytes, d.Bytes), append(p.Files, d.Files)
+	if p.Names != nil || d.Container != "" {
+		p.Names = append(append(p.Names, make([]string, len(p.IDs)-1-len(p.Names))...), d.Container)
+	}
+}
+
+// fits reports whether one more deletion differs in nothing but what p has of each.
+func (p *planned) fits(d *Deletion, dir string) bool {
+	return p.First+uint64(len(p.IDs)) == d.Seq && p.Dir == dir && p.Why == d.Why && p.At.Equal(d.Planned)
+}
+
+// deletions returns what plan was given.
+func (p *planned) deletions() []Deletion {
+	out := make([]Deletion, 0, len(p.IDs))
+	for i, id := range p.IDs {
+		d := Deletion{Seq: p.First + uint64(i), Kind: KindFolder, Path: p.Dir + "/" + id, ID: id, Why: p.Why, Planned: p.At}
+		if i < len(p.Names) {
+			d.Container = p.Names[i]
+		}
+		if i < len(p.Bytes) && i < len(p.Files) {
+			d.Bytes, d.Files = p.Bytes[i], p.Files[i]
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// span is deletions with consecutive numbers, which are finished. It says of hundreds
+// of them in one line what was said when they were planned.
+type span struct {
+	First uint64    `json:"first"`
+	Last  uint64    `json:"last"`
+	At    time.Time `json:"at"`
+}
+
+// finished adds one deletion to those that are.
+func (r *record) finished(seq uint64, at time.Time) {
+	if n := len(r.Done); n > 0 && r.Done[n-1].Last+1 == seq && r.Done[n-1].At.Equal(at) {
+		r.Done[n-1].Last = seq
+		return
+	}
+	r.Done = append(r.Done, span{seq, seq, at})
+}
+
+// and returns a record of both, r before next. Of more deletions than are remembered it
+// has the newest. Only next may have what is planned.
+func (r record) and(next record) record {
+	next.Deletions = newest(append(slices.Clip(r.Deletions), next.Deletions...))
+	next.Done = newest(append(slices.Clip(r.Done), next.Done...))
+	return next
+}
+
+func newest[T any](all []T) []T { return all[max(len(all)-maxHistory, 0):] }
 
 // ledger is what must survive a restart. It is used by one goroutine at a time.
 type ledger struct {
@@ -64,7 +146,8 @@ type ledger struct {
 	images  map[string]time.Time
 	history []Deletion
 	next    uint64
-	pending []Deletion // that are not written yet
+	pending record       // that is not written yet
+	line    bytes.Buffer // the newest entry of the journal
 }
 
 func newLedger() *ledger {
@@ -135,11 +218,24 @@ func (l *ledger) apply(r record) {
 	if r.Engine != nil {
 		l.engine = r.Engine
 	}
-	for _, d := range r.Deletions {
+	for i := range r.Planned {
+		l.remember(r.Planned[i].deletions())
+	}
+	l.remember(r.Deletions)
+	for _, s := range r.Done {
+		for i := l.find(s.First); i < len(l.history) && l.history[i].Seq <= s.Last; i++ {
+			l.history[i].Done = s.At
+		}
+	}
+}
+
+// remember adds deletions to the history, or replaces those with the same numbers.
+func (l *ledger) remember(all []Deletion) {
+	for _, d := range all {
 		l.next = max(l.next, d.Seq+1)
-		i, known := slices.BinarySearchFunc(l.history, d.Seq, func(d Deletion, seq uint64) int { return cmp.Compare(d.Seq, seq) })
+		i := l.find(d.Seq)
 		switch {
-		case known:
+		case i < len(l.history) && l.history[i].Seq == d.Seq:
 			l.history[i] = d
 		case i > 0 || len(l.history) < maxHistory:
 			l.history = slices.Insert(l.history, i, d)
@@ -150,6 +246,12 @@ func (l *ledger) apply(r record) {
 	}
 }
 
+// find returns where in the history a number is, or would be.
+func (l *ledger) find(seq uint64) int {
+	i, _ := slices.BinarySearchFunc(l.history, seq, func(d Deletion, seq uint64) int { return cmp.Compare(d.Seq, seq) })
+	return i
+}
+
 // write makes a record durable. A disk without room must not keep berth from
 // making some: then the record waits in memory, and full is true. What a crash
 // leaves half done is found in the trash, not in the journal. After any other error
@@ -158,43 +260,47 @@ func (l *ledger) write(r record) (full bool, err error) {
 	if l.j == nil {
 		return false, errors.New("there is no journal")
 	}
-	r.Deletions = append(slices.Clip(l.pending), r.Deletions...)
-	data, err := json.Marshal(r)
-	if err != nil {
+	r = l.pending.and(r)
+	l.line.Reset()
+	if err := json.NewEncoder(&l.line).Encode(r); err != nil {
 		return false, err
 	}
-	err = l.j.Append(data)
+	err = l.j.Append(l.line.Bytes())
 	switch {
 	case err == nil:
 		l.apply(r)
-		l.pending = nil
+		l.pending = record{}
 		return false, nil
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, journal.ErrFull):
-		l.pending = nil // r has it
-		l.owe(r.Deletions)
+		l.pending = record{} // r has it
+		for i := range r.Planned {
+			l.owe(record{Deletions: r.Planned[i].deletions()})
+		}
+		r.Planned = nil
+		l.owe(r)
 		return true, nil
 	}
 	return false, err
 }
 
 // owe has what became of deletions wait for the next write.
-func (l *ledger) owe(all []Deletion) {
-	l.apply(record{Deletions: all})
-	l.pending = append(l.pending, all...)
-	if over := len(l.pending) - maxHistory; over > 0 {
-		l.pending = slices.Delete(l.pending, 0, over)
-	}
+func (l *ledger) owe(r record) {
+	l.apply(r)
+	l.pending = l.pending.and(r)
 }
+
+// owes reports whether anything waits to be written.
+func (l *ledger) owes() bool { return len(l.pending.Deletions)+len(l.pending.Done) > 0 }
 
 // save writes all of it, if the memory has changed or anything waits to be written.
 func (l *ledger) save() error {
-	if l.j == nil || !l.memory.dirty && len(l.pending) == 0 {
+	if l.j == nil || !l.memory.dirty && !l.owes() {
 		return nil
 	}
 	if err := l.j.Checkpoint(l.encode()); err != nil {
 		return err
 	}
-	l.memory.dirty, l.pending = false, nil
+	l.memory.dirty, l.pending = false, record{}
 	return nil
 }
 

@@ -1,7 +1,10 @@
 package logprune
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -35,7 +38,7 @@ func TestJournalThatFails(t *testing.T) {
 	if _, err := l.write(record{Deletions: []Deletion{{Seq: 1}}}); err != nil {
 		t.Fatalf("write: %v", err)
 	}
-	l.owe([]Deletion{{Seq: 2}})
+	l.owe(record{Deletions: []Deletion{{Seq: 2}}})
 	must(l.j.Close())
 	if full, err := l.write(record{Deletions: []Deletion{{Seq: 3}}}); full || err == nil {
 		t.Fatalf("write to a closed journal: got %v, %v, want an error", full, err)
@@ -112,4 +115,55 @@ func TestHistoryIsInOrder(t *testing.T) {
 	check("in memory", l.history)
 	must(l.close())
 	check("after a restart", reopened(t, path))
+}
+
+// What is written in short is read at length: a restart finds what was planned, what was
+// done as planned, and what was not, with all that is said of each.
+func TestJournalInShort(t *testing.T) {
+	seed := rand.Uint64() % 1e9
+	rng := rand.New(rand.NewPCG(seed, 1))
+	path := filepath.Join(t.TempDir(), "prune.journal")
+	l, _, err := openLedger(path, "host-1")
+	must(err)
+	var want []Deletion
+	at := time.Unix(1_800_000_000, 0).UTC()
+	for range 20 {
+		var planned, became record
+		at = at.Add(time.Second)
+		for range rng.IntN(30) {
+			id := fmt.Sprintf("%012x", rng.Uint64N(1e12))
+			d := Deletion{
+				Seq: uint64(len(want) + 1), Kind: KindFolder, ID: id, Path: fmt.Sprintf("/var/log/o/s%d/containers/%s", rng.IntN(3), id),
+				Why: []string{"its container is gone", "it is full"}[rng.IntN(2)], Planned: at, Bytes: rng.Int64N(1e6), Files: rng.Int64N(9),
+			}
+			if rng.IntN(3) == 0 {
+				d.Container = fmt.Sprint("web-", len(want))
+			}
+			planned.plan(&d)
+			switch rng.IntN(4) {
+			case 0: // interrupted
+			case 1:
+				d.Error, d.Bytes, d.Files = "it is open", 0, 0
+				became.Deletions = append(became.Deletions, d)
+			default:
+				d.Done = at.Add(time.Millisecond)
+				became.finished(d.Seq, d.Done)
+			}
+			want = append(want, d)
+		}
+		if _, err := l.write(planned); err != nil {
+			t.Fatal(err)
+		}
+		l.owe(became)
+	}
+	if !reflect.DeepEqual(l.history, want) {
+		t.Fatalf("seed %d: in memory: got %+v, want %+v", seed, l.history, want)
+	}
+	if _, err := l.write(record{}); err != nil {
+		t.Fatal(err)
+	}
+	must(l.close())
+	if got := reopened(t, path); !reflect.DeepEqual(got, want) {
+		t.Errorf("seed %d: after a restart: got %+v, want %+v", seed, got, want)
+	}
 }

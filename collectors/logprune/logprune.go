@@ -103,7 +103,8 @@ type Pruner struct {
 	k    kernel
 	proc proc
 	now  func() time.Time
-	// How much is done at once; tests that are to be replayed want 1 of each.
+	// How much is done at once; tests that are to be replayed want 1 of each. A batch of 0
+	// is as large as fits.
 	workers, inspectors, batch int
 
 	unsafe error // why this kernel cannot delete safely
@@ -144,7 +145,7 @@ func New(cfg Config, env agent.Env, engine Engine) (*Pruner, error) {
 	p := &Pruner{
 		cfg: cfg, log: env.Log, health: env.Health.Scope(name), node: env.Node, stateDir: env.StateDir,
 		inspector: engine, engine: engine,
-		k: linux{}, proc: proc{"/proc", linux{}}, now: time.Now, workers: workers, inspectors: inspectors, batch: batchSize,
+		k: linux{}, proc: proc{"/proc", linux{}}, now: time.Now, workers: workers, inspectors: inspectors,
 		requests: make(chan func(context.Context)),
 		ledger:   newLedger(), refusals: make(map[string]*refusal), links: make(map[string]string),
 		pressure: newPressure(cfg.Pressure),

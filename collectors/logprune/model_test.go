@@ -3,6 +3,7 @@ package logprune
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -35,6 +36,7 @@ type model struct {
 	distort func(*agent.Snapshot) // changes what Snapshot says
 	inspect func(id string) error // what Inspect says instead, unless nil
 	asked   func(id string)       // called by Inspect after it has looked
+	cut     int                   // how many answers of Absent there are at most; 0 for all
 }
 
 func newModel(root string, now func() time.Time) *model {
@@ -87,6 +89,18 @@ func (m *model) Inspect(_ context.Context, id string) (*agent.Container, error) 
 		}
 	}
 	return nil, agent.ErrNotFound
+}
+
+func (m *model) Absent(ctx context.Context, ids []string) []bool {
+	gone := make([]bool, len(ids))
+	for i, id := range ids {
+		if m.cut > 0 && i >= m.cut {
+			break
+		}
+		_, err := m.Inspect(ctx, id)
+		gone[i] = errors.Is(err, agent.ErrNotFound)
+	}
+	return gone
 }
 
 func (m *model) Images(context.Context) ([]agent.Image, error) { return slices.Clone(m.images), nil }
@@ -159,11 +173,11 @@ func (f *faulty) hook(op, name string) error {
 	return f.before(op, name)
 }
 
-func (f *faulty) openat2(dir int, name string, how *unix.OpenHow) (int, error) {
+func (f *faulty) openat2(dir int, name string, resolve uint64) (int, error) {
 	if err := f.hook("openat2", name); err != nil {
 		return -1, err
 	}
-	return f.linux.openat2(dir, name, how)
+	return f.linux.openat2(dir, name, resolve)
 }
 
 func (f *faulty) getdents(dir int, buf []byte) (int, error) {
@@ -173,11 +187,11 @@ func (f *faulty) getdents(dir int, buf []byte) (int, error) {
 	return f.linux.getdents(dir, buf)
 }
 
-func (f *faulty) statx(dir int, name string, flags, mask int, st *unix.Statx_t) error {
+func (f *faulty) statx(dir int, name string, flags int) (unix.Statx_t, error) {
 	if err := f.hook("statx", name); err != nil {
-		return err
+		return unix.Statx_t{}, err
 	}
-	return f.linux.statx(dir, name, flags, mask, st)
+	return f.linux.statx(dir, name, flags)
 }
 
 func (f *faulty) unlinkat(dir int, name string, flags int) error {

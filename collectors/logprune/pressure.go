@@ -64,7 +64,7 @@ func (p *Pruner) usageOf(pl *plan, dev uint64) (usage, error) {
 		if r.node.dev != dev {
 			continue
 		}
-		fd, err := p.k.openat2(unix.AT_FDCWD, r.path, &unix.OpenHow{Flags: openFlags, Resolve: onTheWay})
+		fd, err := p.k.openat2(unix.AT_FDCWD, r.path, onTheWay)
 		if err != nil {
 			return usage{}, err
 		}
@@ -103,7 +103,7 @@ func (p *plan) writers(ctx context.Context, k kernel, dev uint64) []writer {
 			break
 		}
 		dir := p.found.path(i)
-		root, err := k.openat2(unix.AT_FDCWD, path.Dir(dir), &unix.OpenHow{Flags: openFlags, Resolve: onTheWay})
+		root, err := k.openat2(unix.AT_FDCWD, path.Dir(dir), onTheWay)
 		if err != nil {
 			continue
 		}

@@ -27,13 +27,14 @@ func (p *Pruner) intend(pl *plan, jobs []*job) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now().UTC()
-	all := make([]Deletion, 0, len(jobs))
+	var r record
 	for _, j := range jobs {
 		j.seq, j.planned = p.ledger.next, now
 		p.ledger.next++
-		all = append(all, j.deletion(pl))
+		d := j.deletion(pl)
+		r.plan(&d)
 	}
-	return p.write(all)
+	return p.write(r)
 }
 
 // deletion is what the journal says of a job, but for what became of it.
@@ -49,7 +50,7 @@ func (p *Pruner) record(pl *plan, jobs []*job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now().UTC()
-	all := make([]Deletion, 0, len(jobs))
+	var r record
 	for _, j := range jobs {
 		switch {
 		case j.done:
@@ -63,18 +64,21 @@ func (p *Pruner) record(pl *plan, jobs []*job) {
 			p.progress.refused.Add(1)
 			p.log.Debug("not deleted", "folder", j.path, "err", j.err)
 		}
-		if j.seq == 0 {
-			continue
-		}
-		d := j.deletion(pl)
-		if j.done {
+		switch {
+		case j.seq == 0:
+		case j.done && !j.again:
+			r.finished(j.seq, now)
+		case j.done:
+			d := j.deletion(pl)
 			d.Done = now
-		} else if j.err != nil {
+			r.Deletions = append(r.Deletions, d)
+		case j.err != nil:
+			d := j.deletion(pl)
 			d.Error, d.Bytes, d.Files = j.err.Error(), 0, 0
+			r.Deletions = append(r.Deletions, d)
 		}
-		all = append(all, d)
 	}
-	p.ledger.owe(all) // the next batch's intent takes it along, or flush does
+	p.ledger.owe(r) // the next batch's intent takes it along, or flush does
 }
 
 // flush writes down what became of the last batch: each write waits for the disk, so
@@ -83,22 +87,23 @@ func (p *Pruner) record(pl *plan, jobs []*job) {
 func (p *Pruner) flush() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.ledger.pending) > 0 {
-		_ = p.write(nil) // a condition; it is still owed
+	if p.ledger.owes() {
+		_ = p.write(record{}) // a condition; it is still owed
 	}
 }
 
 // note writes down what has happened: if not now, then later. It is called with p.mu
 // held.
 func (p *Pruner) note(all []Deletion) {
-	if p.write(all) != nil { // a condition
-		p.ledger.owe(all)
+	if r := (record{Deletions: all}); p.write(r) != nil { // a condition
+		p.ledger.owe(r)
 	}
 }
 
-// write makes deletions durable. It is called with p.mu held. That there is no room is no error.
-func (p *Pruner) write(all []Deletion) error {
-	full, err := p.ledger.write(record{Deletions: all})
+// write makes a record durable. It is called with p.mu held. That there is no room is no
+// error.
+func (p *Pruner) write(r record) error {
+	full, err := p.ledger.write(r)
 	switch {
 	case err != nil:
 		err = fmt.Errorf("the journal of deletions cannot be written: %w", err)

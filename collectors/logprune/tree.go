@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,13 +44,22 @@ type survey struct {
 	newest  int64    // the last change of any file or folder in it, ns since 1970
 	inodes  []uint64 // of all in it
 	files   []agent.FileID
+	// leaves are the names in the folder itself that are none of folders, each with a zero
+	// after it, so that deleting it need not read it again. Where there are very many, they
+	// are not complete. (Its handle is not kept as well: a process with threads waits for
+	// milliseconds each time that the kernel makes more room for handles.)
+	leaves string
 }
+
+// maxLeaves bounds the names that are kept of each folder, in bytes: as many as most have.
+const maxLeaves = 4096
 
 // surveyor looks at trees. It is used by one goroutine.
 type surveyor struct {
 	k     kernel
 	buf   []byte
 	files bool // collect survey.files
+	names []byte
 	out   survey
 }
 
@@ -60,19 +70,20 @@ func newSurveyor(k kernel, files bool) *surveyor {
 // look goes through the tree called name in dir, and changes nothing. A mount
 // anywhere in it is an error: even a rename would take that along.
 func (s *surveyor) look(ctx context.Context, dir int, name string) (survey, error) {
-	s.out = survey{}
+	s.out, s.names = survey{inodes: make([]uint64, 0, 8)}, s.names[:0]
 	fd, err := openBelow(s.k, dir, name)
 	if err != nil {
 		return s.out, &treeError{"", openError(err)}
 	}
 	defer s.k.close(fd)
-	var st unix.Statx_t
-	if err := s.k.statx(fd, "", unix.AT_EMPTY_PATH, wanted, &st); err != nil {
+	st, err := s.k.statx(fd, "", unix.AT_EMPTY_PATH)
+	if err != nil {
 		return s.out, &treeError{"", err}
 	}
 	s.out.node = nodeOf(&st)
 	s.count(&st)
 	err = s.walk(ctx, fd, "", 0)
+	s.out.leaves = string(s.names)
 	return s.out, err
 }
 
@@ -96,9 +107,9 @@ func (s *surveyor) walk(ctx context.Context, dir int, at string, depth int) erro
 	}
 	var folders []string
 	err := readAll(s.k, dir, s.buf, func(e entry) error {
-		var st unix.Statx_t
 		name := string(e.name)
-		if err := s.k.statx(dir, name, statFlags, wanted, &st); err != nil {
+		st, err := s.k.statx(dir, name, statFlags)
+		if err != nil {
 			if errors.Is(err, unix.ENOENT) {
 				return nil
 			}
@@ -110,6 +121,8 @@ func (s *surveyor) walk(ctx context.Context, dir int, at string, depth int) erro
 		s.count(&st)
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			folders = append(folders, name)
+		} else if depth == 0 && len(s.names)+len(name) < maxLeaves {
+			s.names = append(append(s.names, name...), 0)
 		}
 		return nil
 	})
@@ -173,14 +186,33 @@ func newRemover(k kernel, p *pace) *remover {
 const passes = 10
 
 // remove deletes the tree called name in dir, leaf by leaf. It stops at ctx's end
-// and at the first thing that is in the way, and leaves the rest.
-// The tree must be the folder that was looked at.
-func (r *remover) remove(ctx context.Context, dir int, name string, is node) error {
-	return r.tree(ctx, dir, name, "", 0, is)
+// and at the first thing that is in the way, and leaves the rest. The tree must be the
+// folder that was looked at.
+func (r *remover) remove(ctx context.Context, dir int, name string, s *survey) error {
+	return r.tree(ctx, dir, name, "", 0, s)
 }
 
-// tree deletes a folder. If is is not zero, it must be that one.
-func (r *remover) tree(ctx context.Context, dir int, name, at string, depth int, is node) error {
+// leaves deletes what the survey has named. What is in the way of that is met again, and
+// told, by who reads the folder anew. Only ctx's end is an error.
+func (r *remover) leaves(ctx context.Context, dir int, names string) error {
+	for names != "" {
+		var name string
+		name, names, _ = strings.Cut(names, "\x00")
+		if err := r.pace.wait(ctx); err != nil {
+			return err
+		}
+		switch err := r.k.unlinkat(dir, name, 0); {
+		case err == nil:
+			r.files++
+		case !errors.Is(err, unix.ENOENT):
+			return nil
+		}
+	}
+	return nil
+}
+
+// tree deletes a folder. With a survey, it must be the one that was looked at.
+func (r *remover) tree(ctx context.Context, dir int, name, at string, depth int, s *survey) error {
 	if depth >= maxDepth {
 		return &treeError{at, errTooDeep}
 	}
@@ -189,19 +221,28 @@ func (r *remover) tree(ctx context.Context, dir int, name, at string, depth int,
 		return &treeError{at, openError(err)}
 	}
 	defer r.k.close(fd)
-	if is != (node{}) {
-		var st unix.Statx_t
-		if err := r.k.statx(fd, "", unix.AT_EMPTY_PATH, wanted, &st); err != nil {
+	read := true
+	if s != nil {
+		st, err := r.k.statx(fd, "", unix.AT_EMPTY_PATH)
+		if err != nil {
 			return &treeError{at, err}
 		}
-		if nodeOf(&st) != is {
+		if nodeOf(&st) != s.node {
 			return &treeError{at, errReplaced}
 		}
+		if err := r.leaves(ctx, fd, s.leaves); err != nil {
+			return &treeError{at, err}
+		}
+		read = s.leaves == ""
 	}
 	for range passes {
-		if err = r.empty(ctx, fd, at, depth); err != nil {
+		if read {
+			err = r.empty(ctx, fd, at, depth)
+		}
+		if err != nil {
 			return asTreeError(at, err)
 		}
+		read = true
 		err = r.k.unlinkat(dir, name, unix.AT_REMOVEDIR)
 		if err == nil || errors.Is(err, unix.ENOENT) {
 			r.files++
@@ -253,7 +294,7 @@ func (r *remover) empty(ctx context.Context, dir int, at string, depth int) erro
 		if err := r.pace.wait(ctx); err != nil {
 			return err
 		}
-		if err := r.tree(ctx, dir, name, path.Join(at, name), depth+1, node{}); err != nil {
+		if err := r.tree(ctx, dir, name, path.Join(at, name), depth+1, nil); err != nil {
 			if te, ok := errors.AsType[*treeError](err); ok && errors.Is(te.err, unix.ENOENT) {
 				continue
 			}

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +68,10 @@ type absent struct{ logprune.Engine }
 
 func (absent) Inspect(context.Context, string) (*agent.Container, error) {
 	return nil, agent.ErrNotFound
+}
+
+func (absent) Absent(_ context.Context, ids []string) []bool {
+	return slices.Repeat([]bool{true}, len(ids))
 }
 
 // child runs the collector and measures one thing.

@@ -39,7 +39,7 @@ import (
 	"time"
 )
 
-const limit = 10 * time.Minute
+const limit = 25 * time.Minute
 
 type settings struct {
 	dir          string
