@@ -729,8 +729,9 @@ func TestPitfall_discovery08_RestartPolicy(t *testing.T) {
 	spec.Hurry, spec.Restart = true, container.RestartPolicyAlways
 	c := e.StartContainer(t, spec)
 	enginetest.Await(t, limit, "six restarts", func(context.Context) error {
-		if n := c.Inspect(t).RestartCount; n < 6 {
-			return fmt.Errorf("%d", n)
+		in := c.Inspect(t)
+		if in.RestartCount < 6 {
+			return fmt.Errorf("%d, %+v", in.RestartCount, *in.State)
 		}
 		return nil
 	})
