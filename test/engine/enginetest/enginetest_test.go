@@ -409,3 +409,40 @@ func getJSON(ctx context.Context, rt http.RoundTripper, url string, v any) error
 	}
 	return json.NewDecoder(resp.Body).Decode(v)
 }
+
+// The end of a private engine kills its own processes and no others, although the kernel
+// gives the number of its namespace to the next one that anybody makes.
+func TestPrivate_EndKillsNobodyElse(t *testing.T) {
+	over := make(chan struct{})
+	result := make(chan error, 1)
+	made := 0
+	go func() { // strangers, of whom some are there at any moment
+		var all []*exec.Cmd
+		var errs []error
+		for running := true; running; {
+			cmd := exec.Command("unshare", "--mount", "sleep", "0.5")
+			if err := cmd.Start(); err != nil {
+				errs = append(errs, err)
+				break
+			}
+			all = append(all, cmd)
+			select {
+			case <-over:
+				running = false
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		for _, cmd := range all {
+			errs = append(errs, cmd.Wait())
+		}
+		made = len(all)
+		result <- errors.Join(errs...)
+	}()
+	for range 3 {
+		t.Run("engine", func(t *testing.T) { Private(t) })
+	}
+	close(over)
+	if err := <-result; err != nil {
+		t.Errorf("of %d processes with namespaces of their own: %v", made, err)
+	}
+}

@@ -42,8 +42,12 @@ while read -r _; do :; done
 # ours prints the processes of the engine: those in its mount namespace
 # (dockerd, containerd, shims, the holder), and those in its cgroups.
 # The holder may not have got as far as a namespace of its own: the machine's is
-# never ours.
-ns=$(readlink "/proc/$holder/ns/mnt")
+# never ours. The namespace is held until nobody is left: the kernel gives the number
+# of one that has ended to the next, which may be that of any container.
+ns=
+if command exec 9<"/proc/$holder/ns/mnt"; then
+	ns=$(readlink "/proc/$$/fd/9")
+fi 2>/dev/null
 [ "$ns" != "$(readlink /proc/self/ns/mnt)" ] || ns=
 kill -9 $holder 2>/dev/null
 ours() {
@@ -68,5 +72,7 @@ while dirs=$(find /sys/fs/cgroup -depth -type d -path "*$cgroup*") && [ -n "$dir
 	sleep 0.02
 done
 
-# With the last process its mounts are gone, so this deletes nothing through one.
+# With the last process and the handle its mounts are gone, so this deletes nothing
+# through one.
+exec 9<&-
 rm -rf --one-file-system "$dir"
