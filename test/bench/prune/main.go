@@ -2,7 +2,7 @@
 // its safety, beside a plain pruner in Go without any (baseline) and, where ruby is,
 // the same in Ruby.
 //
-//	go run ./test/bench/prune           # a minute; needs root
+//	go run ./test/bench/prune           # seven minutes on a disk; needs root
 //	go run ./test/bench/prune -check    # exits with 1 when a number is missed
 //	go run ./test/bench/prune -write    # the table also into test/bench/README.md
 //	go run ./test/bench/prune -dir DIR  # where the trees are made; a temporary folder by default
