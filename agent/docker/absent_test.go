@@ -94,6 +94,7 @@ func TestAbsent_OnlyTheEnginesWordIsAProof(t *testing.T) {
 		"it is there":            status(200, `{"Id":"`+odd+`"}`),
 		"it is there, at length": status(200, `{"Id":"`+odd+`","Env":"`+strings.Repeat("x", 1<<16)+`"}`),
 		"its name says so":       status(200, `{"message":"No such container: `+odd+`"}`),
+		"a conflict":             status(409, `{"message":"No such container: `+odd+`"}`),
 		"an error":               status(500, `{"message":"No such container: `+odd+`"}`),
 		"another's page":         status(404, "404 page not found\n"),
 		"nothing":                status(404, ""),

@@ -5,11 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/berthd/berth/agent"
 )
 
 // dead makes folders that are due, in several roots.
@@ -147,6 +150,9 @@ func TestMountsOfATree(t *testing.T) {
 				mounts: []mounted{{mount{dev: dev, root: at}, 1}, {mount{dev: 9, root: "/"}, 1}},
 				dir:    t.TempDir(),
 			}
+			// One whose name is between those of the folder and of what is in it.
+			h.mounts = append(h.mounts, mounted{mount{dev: dev, root: "/log/acme/web/containers/abc "}, 1})
+			slices.SortFunc(h.mounts, byRoot)
 			if _, got := h.holder(tree, root, "abc", false); got != (want && dev == 7) {
 				t.Errorf("%s of device %d: got held: %v", at, dev, got)
 			}
@@ -231,5 +237,52 @@ func TestWalkersAgree(t *testing.T) {
 				t.Errorf("%s with %d walkers: got %+v, want %+v", glob, walkers, got, want)
 			}
 		}
+	}
+}
+
+// What a crash left in the trash, and the list says is there, is not deleted because its
+// container went just then: how long ago that was counts from now on.
+func TestGoneWhileMovedBack(t *testing.T) {
+	s := newStage(t, scratch(t))
+	s.cfg.When = whenStopped
+	c := s.m.run(id("dead"), "web")
+	s.folder(c.ID)
+	s.cycle()
+	s.m.exit(c.ID)
+	s.k.before = func(op, name string) error {
+		if op == "unlinkat" && name == "app.log" {
+			return unix.EIO
+		}
+		return nil
+	}
+	s.later(2 * time.Hour)
+	inBin := filepath.Join(s.root, trashName, c.ID, "app.log")
+	s.wants(true, inBin)
+	s.k.before = nil
+	s.m.inspect = func(string) error { return agent.ErrNotFound }
+	s.later(time.Minute)
+	s.wants(true, inBin)
+	s.wantsWhy(filepath.Dir(inBin), Refused, "its container went meanwhile")
+}
+
+// The journal has what was there when the folder went, where the archive had it looked at
+// again.
+func TestJournalOfALateFile(t *testing.T) {
+	s := newStage(t, scratch(t))
+	s.cfg.Archive = archiveRequired
+	dir := s.folder(id("dead"))
+	s.cycle()
+	s.p.UseArchive(&shelf{missing: func([]agent.FileID) ([]agent.FileID, error) { return nil, nil }})
+	s.k.before = func(op, name string) error {
+		if moved := filepath.Join(s.root, trashName, id("dead")); op == "statx" && name == id("dead") && there(moved) {
+			s.k.before = nil
+			s.file(filepath.Join(moved, "late.log"), "x")
+		}
+		return nil
+	}
+	s.later(2 * time.Hour)
+	s.wants(false, dir)
+	if d := s.p.ledger.history[0]; d.Files != 3 || d.Done.IsZero() {
+		t.Errorf("got the journal %+v, want a folder with two files, done", d)
 	}
 }

@@ -49,7 +49,9 @@ import (
 // mounts into containers (TestRules); late writes (TestWrittenToLately); what cannot be
 // told (TestCannotTell); what is not moved back, or not asked for again in the trash
 // (TestArchiveRequired, TestStartedMeanwhile, TestMovedBackFromTheTrash); answers and
-// looks of long ago (TestAnswersGrowOld, TestLooksGrowOld); a folder that is another one
+// looks of long ago (TestAnswersGrowOld, TestLooksGrowOld, TestOneLookForAllBatches); who
+// opens or mounts what is in the trash already (TestHeldInTheTrash); a container that goes
+// while its folder is to be moved back (TestGoneWhileMovedBack); a folder that is another one
 // than was looked at (TestReplacedByAnotherFolder); a journal without room
 // (TestJournalOfAFullDisk).
 //

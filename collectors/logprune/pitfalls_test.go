@@ -555,7 +555,9 @@ func TestJournalOfAFullDisk(t *testing.T) {
 			break
 		}
 	}
-	if full, err := l.write(deletion(2)); !full || err != nil {
+	var planned record
+	planned.plan(&Deletion{Seq: 2, Path: "/var/log/a/b/containers/" + id("dead"), Why: strings.Repeat("x", 16<<10)})
+	if full, err := l.write(planned); !full || err != nil {
 		t.Fatalf("write to a full disk: got %v, %v, want that it is full", full, err)
 	}
 	must(os.Remove(filepath.Join(dir, "fill")))
