@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// answers makes an engine that answers an inspect of an ID as said, and returns the
-// client of it, and how many questions there were.
+// answering makes an engine that answers an inspect of an ID as said, and returns a
+// client of it, and what gives the paths that were asked for.
 func answering(t *testing.T, answer func(w http.ResponseWriter, id string)) (*Engine, func() []string) {
 	rec := &recorded{release: "20.10", api: "1.41", answer: func(w http.ResponseWriter, r *http.Request) bool {
 		_, rest, ok := strings.Cut(r.URL.Path, "/containers/")

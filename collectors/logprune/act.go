@@ -122,17 +122,25 @@ func (p *Pruner) ask(ctx context.Context, pl *plan, jobs []*job) {
 	for part := range slices.Chunk(missing, askedAtOnce) {
 		alone = append(alone, p.askMany(ctx, part)...)
 	}
+	share(p.inspectors, len(alone), func() func(int) {
+		return func(i int) { alone[i].answer = p.askOne(ctx, pl, alone[i]) }
+	})
+}
+
+// share has so many workers do what there is to do, by number. start makes what one worker
+// needs.
+func share(workers, all int, start func() func(i int)) {
 	var next atomic.Int64
-	var asking sync.WaitGroup
-	for range min(p.inspectors, len(alone)) {
-		asking.Go(func() {
-			for n := next.Add(1); n <= int64(len(alone)); n = next.Add(1) {
-				j := alone[n-1]
-				j.answer = p.askOne(ctx, pl, j)
+	var working sync.WaitGroup
+	for range min(workers, all) {
+		working.Go(func() {
+			do := start()
+			for n := next.Add(1); n <= int64(all); n = next.Add(1) {
+				do(int(n - 1))
 			}
 		})
 	}
-	asking.Wait()
+	working.Wait()
 }
 
 // askMany asks about containers that are probably gone, and returns those of which the

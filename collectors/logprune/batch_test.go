@@ -244,21 +244,8 @@ func TestWalkersAgree(t *testing.T) {
 // container went just then: how long ago that was counts from now on.
 func TestGoneWhileMovedBack(t *testing.T) {
 	s := newStage(t, scratch(t))
-	s.cfg.When = whenStopped
-	c := s.m.run(id("dead"), "web")
-	s.folder(c.ID)
-	s.cycle()
-	s.m.exit(c.ID)
-	s.k.before = func(op, name string) error {
-		if op == "unlinkat" && name == "app.log" {
-			return unix.EIO
-		}
-		return nil
-	}
-	s.later(2 * time.Hour)
+	c, _ := s.leftInTheTrash()
 	inBin := filepath.Join(s.root, trashName, c.ID, "app.log")
-	s.wants(true, inBin)
-	s.k.before = nil
 	s.m.inspect = func(string) error { return agent.ErrNotFound }
 	s.later(time.Minute)
 	s.wants(true, inBin)

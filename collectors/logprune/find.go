@@ -8,8 +8,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -289,19 +287,13 @@ func (w *walker) children(ctx context.Context, dir int, at, match string, resolv
 func (w *walker) split(ctx context.Context, names []string, enter func(*walker, string) error) error {
 	found := make([]walker, len(names))
 	errs := make([]error, len(names))
-	var next atomic.Int64
-	var walking sync.WaitGroup
-	for range w.walkers {
-		walking.Go(func() {
-			buf := make([]byte, len(w.buf))
-			for n := next.Add(1); n <= int64(len(names)); n = next.Add(1) {
-				one := &found[n-1]
-				one.k, one.buf = w.k, buf
-				errs[n-1] = enter(one, names[n-1])
-			}
-		})
-	}
-	walking.Wait()
+	share(w.walkers, len(names), func() func(int) {
+		buf := make([]byte, len(w.buf))
+		return func(i int) {
+			found[i].k, found[i].buf = w.k, buf
+			errs[i] = enter(&found[i], names[i])
+		}
+	})
 	for i := range found {
 		w.roots = append(w.roots, found[i].roots...)
 		w.expect += found[i].expect

@@ -111,6 +111,16 @@ func (p *planned) deletions() []Deletion {
 	return out
 }
 
+// atLength returns the same record without groups.
+func (r record) atLength() record {
+	r.Deletions = slices.Clip(r.Deletions)
+	for i := range r.Planned {
+		r.Deletions = append(r.Deletions, r.Planned[i].deletions()...)
+	}
+	r.Planned = nil
+	return r
+}
+
 // span is deletions with consecutive numbers, which are finished. It says of hundreds
 // of them in one line what was said when they were planned.
 type span struct {
@@ -218,20 +228,7 @@ func (l *ledger) apply(r record) {
 	if r.Engine != nil {
 		l.engine = r.Engine
 	}
-	for i := range r.Planned {
-		l.remember(r.Planned[i].deletions())
-	}
-	l.remember(r.Deletions)
-	for _, s := range r.Done {
-		for i := l.find(s.First); i < len(l.history) && l.history[i].Seq <= s.Last; i++ {
-			l.history[i].Done = s.At
-		}
-	}
-}
-
-// remember adds deletions to the history, or replaces those with the same numbers.
-func (l *ledger) remember(all []Deletion) {
-	for _, d := range all {
+	for _, d := range r.atLength().Deletions {
 		l.next = max(l.next, d.Seq+1)
 		i := l.find(d.Seq)
 		switch {
@@ -243,6 +240,11 @@ func (l *ledger) remember(all []Deletion) {
 	}
 	if over := len(l.history) - maxHistory; over > 0 {
 		l.history = slices.Delete(l.history, 0, over)
+	}
+	for _, s := range r.Done {
+		for i := l.find(s.First); i < len(l.history) && l.history[i].Seq <= s.Last; i++ {
+			l.history[i].Done = s.At
+		}
 	}
 }
 
@@ -273,11 +275,7 @@ func (l *ledger) write(r record) (full bool, err error) {
 		return false, nil
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, journal.ErrFull):
 		l.pending = record{} // r has it
-		for i := range r.Planned {
-			l.owe(record{Deletions: r.Planned[i].deletions()})
-		}
-		r.Planned = nil
-		l.owe(r)
+		l.owe(r.atLength())
 		return true, nil
 	}
 	return false, err

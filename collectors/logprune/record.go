@@ -68,13 +68,13 @@ func (p *Pruner) record(pl *plan, jobs []*job) {
 		case j.seq == 0:
 		case j.done && !j.again:
 			r.finished(j.seq, now)
-		case j.done:
+		case j.done || j.err != nil:
 			d := j.deletion(pl)
-			d.Done = now
-			r.Deletions = append(r.Deletions, d)
-		case j.err != nil:
-			d := j.deletion(pl)
-			d.Error, d.Bytes, d.Files = j.err.Error(), 0, 0
+			if j.done {
+				d.Done = now
+			} else {
+				d.Error, d.Bytes, d.Files = j.err.Error(), 0, 0
+			}
 			r.Deletions = append(r.Deletions, d)
 		}
 	}

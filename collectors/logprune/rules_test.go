@@ -247,6 +247,27 @@ func TestReplacedByAnotherFolder(t *testing.T) {
 	}
 }
 
+// leftInTheTrash makes a container that has ended, and whose folder is in the trash
+// because it could not be deleted. It returns the container, and where the folder was.
+func (s *stage) leftInTheTrash() (c *agent.Container, dir string) {
+	s.t.Helper()
+	s.cfg.When = whenStopped
+	c = s.m.run(id("dead"), "web")
+	dir = s.folder(c.ID)
+	s.cycle()
+	s.m.exit(c.ID)
+	s.k.before = func(op, name string) error {
+		if op == "unlinkat" && name == "app.log" {
+			return unix.EIO
+		}
+		return nil
+	}
+	s.later(2 * time.Hour)
+	s.k.before = nil
+	s.wants(true, filepath.Join(s.root, trashName, c.ID, "app.log"))
+	return c, dir
+}
+
 // What a crash left in the trash is moved back if its container is there by then, in
 // the list or by the engine's answer alone.
 func TestMovedBackFromTheTrash(t *testing.T) {
@@ -256,20 +277,8 @@ func TestMovedBackFromTheTrash(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t, scratch(t))
-			s.cfg.When = whenStopped
-			c := s.m.run(id("dead"), "web")
-			dir := s.folder(c.ID)
-			s.cycle()
-			s.m.exit(c.ID)
-			s.k.before = func(op, name string) error {
-				if op == "unlinkat" && name == "app.log" {
-					return unix.EIO
-				}
-				return nil
-			}
-			s.later(2 * time.Hour)
-			s.wants(true, filepath.Join(s.root, trashName, c.ID, "app.log"))
-			s.k.before, s.m.distort = nil, distort
+			c, dir := s.leftInTheTrash()
+			s.m.distort = distort
 			c.State, c.StartedAt, c.FinishedAt = agent.StateRunning, s.clock, time.Time{}
 			s.later(time.Minute)
 			s.wants(true, filepath.Join(dir, "app.log"))
